@@ -134,6 +134,8 @@ def validate_leads(raw: pd.DataFrame, labelled: bool = True, where: str = "leads
 
 def _to_id(ids: pd.Series) -> pd.Series:
     "Numbers where every one of them is written as a plain whole number, else text: they come back as they were."
+    if pd.api.types.is_integer_dtype(ids):
+        return ids
     numbers = pd.to_numeric(ids, errors="coerce")
     if numbers.dtype == "int64" and (numbers.astype(str) == ids).all():
         return numbers
