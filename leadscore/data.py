@@ -145,6 +145,8 @@ def _to_id(ids: pd.Series) -> pd.Series:
 def _to_type(cells: pd.Series, kind: np.dtype) -> pd.Series:
     "Text to floats, dates or text; empty where it can't be."
     if kind == "float64":
+        if not cells.notna().any():
+            return pd.Series(np.nan, cells.index)
         return pd.to_numeric(cells, errors="coerce").astype("float64")
     if kind == "datetime64[ns]":
         return pd.to_datetime(cells, format="%Y-%m-%d %H:%M:%S", errors="coerce").astype("datetime64[ns]")
@@ -225,11 +227,18 @@ def save_table(leads: pd.DataFrame, table: str, url: str) -> None:
     with engine.begin() as connection:
         leads.head(0).to_sql(table, connection, if_exists="replace", index=False)
         target = Table(table, MetaData(), autoload_with=connection)
-        dates = {column: leads[column].dt.strftime("%Y-%m-%d %H:%M:%S.000000") for column in leads.select_dtypes("datetime")}
-        cells = leads.assign(**dates).astype(object)
-        rows = cells.where(leads.notna(), None).itertuples(index=False, name=None)
-        connection.exec_driver_sql(str(target.insert().compile(engine, column_keys=list(leads))), list(rows))
+        filled = [column for column in leads if leads[column].notna().any()]  # most click columns are wholly empty
+        rows = list(zip(*(_to_python(leads[column]) for column in filled)))
+        if rows:
+            connection.exec_driver_sql(str(target.insert().compile(engine, column_keys=filled)), rows)
     engine.dispose()
+
+
+def _to_python(cells: pd.Series) -> list:
+    "Cells as a database driver takes them."
+    if cells.dtype == "datetime64[ns]":
+        cells = pd.Series(np.char.replace(np.datetime_as_string(cells, unit="us"), "T", " "), cells.index).where(cells.notna())
+    return cells.astype(object).where(cells.notna(), None).tolist()
 
 
 def load_data_to_db(csv_path: Path, url: str, id_column: Optional[str] = None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -87,7 +87,7 @@ def set_up(leads: pd.DataFrame, features: list[str], folds: int, seed: int, thre
     )  # fmt: skip
 
 
-def compare(experiment: "ClassificationExperiment", name: str, candidates: list[str]) -> tuple[pd.DataFrame, list]:
+def compare(experiment: "ClassificationExperiment", name: str, candidates: list[str]) -> tuple[pd.DataFrame, Any]:
     """Cross-validate candidates.
 
     Parameters
@@ -99,13 +99,12 @@ def compare(experiment: "ClassificationExperiment", name: str, candidates: list[
     Returns
     -------
     leaderboard : DataFrame, one row a candidate, best AUC first: experiment, candidate, model, and the mean of each metric
-    models : the fitted candidates, in the same order
+    best : the first of them, fitted
     """
-    models = experiment.compare_models(include=candidates, sort="AUC", n_select=len(candidates), verbose=False)
+    best = experiment.compare_models(include=candidates, sort="AUC", verbose=False)
     board = experiment.pull().rename(columns={"Model": "model", **METRICS}).rename_axis("candidate").reset_index()
     board.insert(0, "experiment", name)
-    models = models if isinstance(models, list) else [models]
-    return board[["experiment", "candidate", "model", *METRICS.values()]], models
+    return board[["experiment", "candidate", "model", *METRICS.values()]], best
 
 # %% ../nbs/06_experiment.ipynb #e9753aee
 def relevance(columns: list[str], importances: np.ndarray, features: list[str]) -> pd.Series:
@@ -126,9 +125,25 @@ def relevance(columns: list[str], importances: np.ndarray, features: list[str]) 
     return (shares / shares.sum()).sort_values(ascending=False, kind="stable").rename("relevance")
 
 
-def read_relevance(experiment: "ClassificationExperiment", models: list, features: list[str]) -> pd.Series:
-    "Relevance of `features` by the first of `models` that has importances or coefficients."
-    for model in models:
+def read_relevance(experiment: "ClassificationExperiment", candidates: list[str], features: list[str]) -> pd.Series:
+    """Relevance of features by the first candidate that has importances or coefficients.
+
+    Parameters
+    ----------
+    experiment : from `set_up`
+    candidates : PyCaret's model ids, best first
+    features : that it was set up with
+
+    Returns
+    -------
+    Series, as from `relevance`.
+
+    Raises
+    ------
+    SchemaError : no candidate has any.
+    """
+    for candidate in candidates:
+        model = experiment.create_model(candidate, cross_validation=False, verbose=False)
         importances = getattr(model, "feature_importances_", getattr(model, "coef_", None))
         if importances is not None:
             return relevance(list(experiment.get_config("X_train_transformed")), np.ravel(importances), features)
@@ -166,7 +181,7 @@ def tune_lightgbm(experiment: "ClassificationExperiment", features: list[str], t
     from optuna.distributions import FloatDistribution, IntDistribution
 
     space = {
-        "n_estimators": IntDistribution(50, 250), "learning_rate": FloatDistribution(0.02, 0.2, log=True),
+        "n_estimators": IntDistribution(40, 160), "learning_rate": FloatDistribution(0.02, 0.2, log=True),
         "num_leaves": IntDistribution(7, 63), "min_child_samples": IntDistribution(5, 100),
         "reg_lambda": FloatDistribution(1e-3, 10, log=True), "colsample_bytree": FloatDistribution(0.4, 1.0),
     }  # fmt: skip
@@ -209,10 +224,10 @@ def run_experiment(
     Source: Lead_Scoring_Case_Study, "Model Experimentation" 1 and 2.
     """
     first = set_up(leads, FEATURES, folds, seed, threads, **FIRST)
-    all_features, models = compare(first, "all", candidates)
-    relevances = read_relevance(first, models, FEATURES)
+    all_features, _ = compare(first, "all", candidates)
+    relevances = read_relevance(first, all_features["candidate"].tolist(), FEATURES)
     features = [name for name in FEATURES if relevances[name] >= min_relevance]
     second = set_up(leads, features, folds, seed, threads)
-    relevant, models = compare(second, "relevant", candidates)
+    relevant, best = compare(second, "relevant", candidates)
     spec, tuned = tune_lightgbm(second, features, trials)
-    return pd.concat([all_features, relevant, tuned], ignore_index=True), relevances, spec, second.finalize_model(models[0])
+    return pd.concat([all_features, relevant, tuned], ignore_index=True), relevances, spec, second.finalize_model(best)

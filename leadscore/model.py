@@ -124,7 +124,7 @@ class Bundle:
     booster : LightGBM
     cleaner : Cleaner of the training leads
     calibration : slope and intercept
-    meta : features, columns, decision threshold, training period and shares, data hash, schema version
+    meta : model specification, columns, decision threshold, training period and shares, data hash, schema version
     """
 
     booster: "lightgbm.Booster"
@@ -134,7 +134,7 @@ class Bundle:
 
     def predict(self, leads: pd.DataFrame) -> np.ndarray:
         "Calibrated probability (0 to 1) that each cleaned lead completes an application."
-        rows = encode(leads, self.meta["features"], self.cleaner.levels)
+        rows = encode(leads, self.meta["spec"]["features"], self.cleaner.levels)
         return calibrate(self.booster.predict(rows, raw_score=True, num_threads=1), self.calibration)
 
     def save(self, folder: Path) -> None:
@@ -201,7 +201,7 @@ def fit_bundle(
     oof = cross_fit(leads, spec, cleaner, folds, seed, threads)
     meta = {
         "schema_version": SCHEMA_VERSION,
-        "features": spec.features,
+        "spec": spec.model_dump(),
         "columns": [column for column in leads if column != LABEL],
         "threshold": threshold,
         "leads": len(leads),
