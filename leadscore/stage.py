@@ -160,10 +160,11 @@ def run_stage(stage: str) -> None:
         raise LeadscoreError(f"{stage}: no such stage; use one of {', '.join(STAGES)}")
     root = find_root()
     params = load_params(root / "params.yaml")
+    import papermill  # noqa: F401
     from leadscore.tracking import close_run, open_run
 
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(open_run, stage, params)  # MLflow takes seconds to start, the kernel too
+        opening = pool.submit(open_run, stage, params)  # MLflow and the kernel take seconds to start: at the same time
         report = None
         try:
             with kernel_environment(root):

@@ -14,12 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-import pandas as pd
-
-from .config import Criteria, LeadscoreError, Params, SchemaError, find_root, load_params, stage_params
-from .model import hash_file
+from .config import Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, load_params, stage_params
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
 
 # %% ../nbs/10_tracking.ipynb #b7f0fce9
@@ -158,8 +156,8 @@ def close_run(client: "MlflowClient", run_id: str, metrics: Path, artifacts: Opt
             client.log_artifact(run_id, str(path))
     client.set_terminated(run_id, "FINISHED")
 
-# %% ../nbs/10_tracking.ipynb #f697ec24
-def log_candidates(board: pd.DataFrame, spec: dict, best: Any, example: pd.DataFrame) -> None:
+# %% ../nbs/10_tracking.ipynb #0bf4b599
+def log_candidates(board: "pd.DataFrame", spec: dict, best: Any, example: "pd.DataFrame") -> None:
     """Log a nested run for each row of the leaderboard, and the best pipeline with signature and requirements.
 
     Parameters
@@ -188,10 +186,11 @@ def log_candidates(board: pd.DataFrame, spec: dict, best: Any, example: pd.DataF
         client.set_terminated(run_id)
 
 
-def _log_pipeline(run_id: str, pipeline: Any, example: pd.DataFrame) -> None:
+def _log_pipeline(run_id: str, pipeline: Any, example: "pd.DataFrame") -> None:
     "Log a scikit-learn pipeline for the record; nothing of ours reads the pickle again."
-    import mlflow
     from importlib.metadata import version
+
+    import mlflow
 
     packages = ["pycaret-core", "scikit-learn", "lightgbm", "pandas", "numpy"]
     with mlflow.start_run(run_id=run_id):
@@ -283,8 +282,10 @@ def register_bundle(folder: Path, metrics: dict, params: Params) -> str:
 
 def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str) -> str:
     "Log the bundle as a pyfunc into the run that trained it, or one of its own, and register it; gives the version."
-    import mlflow
     from importlib.metadata import version
+
+    import mlflow
+    import pandas as pd
 
     from leadscore import __file__ as package
     from leadscore.sample import make_leads
