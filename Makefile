@@ -1,0 +1,64 @@
+# Two commands for a fresh machine with Python 3.11, git and make: make repro, make test.
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+SETUP := .venv/.setup
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lab mlflow data prepare clean-notebooks readme bench lock
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
+
+setup: $(SETUP) ## make .venv from requirements.lock and install the package into it
+
+$(SETUP): requirements.lock pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "leadscore needs Python 3.11; name it by make PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv "$(VENV)"
+	python -m pip install --quiet uv
+	uv pip install --quiet --requirement requirements.lock
+	uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+data/leadscoring.csv: | $(SETUP)
+	dvc pull --quiet data.dvc
+
+repro: $(SETUP) data/leadscoring.csv ## run the pipeline on the leads in data/, then register the model
+	dvc repro
+	leadscore register
+
+test: $(SETUP) data/leadscoring.csv ## run the notebooks' tests and the tests in tests/
+	nbdev_test --n_workers 2
+	pytest -q
+
+lab: $(SETUP) ## open JupyterLab on nbs/
+	jupyter lab --ip=127.0.0.1 --config=nbs/jupyter_lab_config.py nbs/index.ipynb
+
+mlflow: $(SETUP) ## open the tracking page on http://127.0.0.1:5000
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+data: $(SETUP) ## make data FROM=DIR: swap in the leads of DIR; FROM=sample goes back
+	@test -n "$(FROM)" || { echo "make data FROM=DIR: name a folder with leadscoring.csv and leadscoring_inference.csv, or sample"; exit 1; }
+	leadscore data "$(FROM)"
+
+prepare: $(SETUP) data/leadscoring.csv ## before a commit: clean and export the notebooks, test them, make README.md
+	$(MAKE) clean-notebooks
+	nbdev_export
+	nbdev_test --n_workers 2
+	$(MAKE) readme
+
+clean-notebooks: $(SETUP)
+	jupyter nbconvert --log-level=ERROR --clear-output --inplace nbs/pipeline/*.ipynb
+	nbdev_clean
+
+readme: $(SETUP) ## make README.md from nbs/index.ipynb
+	jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir=. --output=README \
+		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
+
+bench: $(SETUP) ## measure what users wait for, beside the targets
+	python benchmarks/bench.py
+
+lock: ## resolve requirements.lock anew
+	uv pip compile --quiet --upgrade pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url \
+		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock

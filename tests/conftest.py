@@ -1,0 +1,67 @@
+"""A small copy of the repo, run once from end to end, that the tests look at."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data"
+SMALL = {
+    "profile": {"html": False},
+    "experiment": {"candidates": ["lightgbm", "lr"], "folds": 2, "trials": 2},
+    "train": {"folds": 3},
+    "criteria": {"min_auc": 0.5, "min_auc_over_recipe": -0.1, "max_log_loss": 0.7},
+}
+
+
+def run(*command: str, cwd: Path, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    "Run a command in a copy of the repo, with this environment's packages and the copy's code."
+    paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(cwd)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+    done = subprocess.run(command, cwd=cwd, env={**inherited, **paths, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0 or not ok, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def copy_repo(folder: Path, n_labelled: int = 400, n_unlabelled: int = 100) -> Path:
+    "The working tree's tracked and new files as a Git repo of its own, with few leads and a small experiment."
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, keys in SMALL.items():
+        params[section].update(keys)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    for name in ("dvc.lock", "metrics", "plots"):
+        shutil.rmtree(folder / name, ignore_errors=True) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
+    from leadscore.sample import write_sample
+
+    write_sample(folder / "data", n_labelled, n_unlabelled)
+    run("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
+    run("git", "config", "user.name", "test", cwd=folder)
+    run("git", "config", "user.email", "test@leadscore.example", cwd=folder)
+    run("dvc", "add", "--quiet", "data", cwd=folder)
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    run("git", "add", "--all", cwd=folder)
+    run("git", "commit", "--quiet", "--message", "copy", cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def repo(tmp_path_factory) -> Path:
+    "A copy of the repo after `dvc repro` and `leadscore register`; tests leave it as they found it."
+    folder = copy_repo(tmp_path_factory.mktemp("a folder") / "repo")
+    run("dvc", "repro", cwd=folder)
+    run("leadscore", "register", cwd=folder)
+    commit(folder)
+    return folder

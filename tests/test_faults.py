@@ -1,0 +1,105 @@
+"""Bad input from the command line: one line that names file, column and mend, exit code 1, nothing half-written."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from conftest import run
+
+
+@pytest.fixture
+def work(repo, tmp_path):
+    "What a stage needs, without Git and DVC, to be spoilt."
+    for name in ("data", "leadscore", "mappings", "nbs", "outputs", "metrics"):
+        shutil.copytree(repo / name, tmp_path / name)
+    shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def fails(*command, cwd):
+    "The message of a command that must fail with one line of ours."
+    done = run(*command, cwd=cwd, ok=False)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("leadscore: ")]
+    assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def test_stage_stops_at_bad_parameters(work):
+    edit(work / "params.yaml", "coverage: 0.9", "coverag: 0.9")
+    assert "params.yaml: clean.coverage: missing; add it" in fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+    edit(work / "params.yaml", "coverag: 0.9", "coverage: much")
+    assert "clean.coverage: Input should be a valid number" in fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+
+
+def test_stage_stops_at_bad_leads_and_writes_nothing(work):
+    before = (work / "outputs/clean/leads.parquet").read_bytes()
+    edit(work / "data/leadscoring.csv", "city_mapped", "town")
+    message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+    assert "leadscoring.csv: column missing: 'city_mapped'; add it; column additional: 'town'; remove it" in message
+    assert "[SchemaError in cell 3 of nbs/pipeline/01_clean.ipynb" not in message and "half-run copy: tmp/01_clean.ipynb" in message
+    assert (work / "tmp/01_clean.ipynb").exists() and not (work / "reports").exists()
+    assert (work / "outputs/clean/leads.parquet").read_bytes() == before
+
+
+def test_a_bad_cell_costs_one_score_and_no_lead(work):
+    leads = pd.read_csv(work / "data/leadscoring_inference.csv", dtype=str)
+    leads.loc[4, "total_leads_droppped"] = "two"
+    leads.loc[7, "created_date"] = "yesterday"
+    leads.rename(columns={"Unnamed: 0": ""}).to_csv(work / "data/leadscoring_inference.csv", index=False)
+    for stage in ("clean", "infer"):
+        run("python", "-m", "leadscore.stage", stage, cwd=work)
+    scores = pd.read_csv(work / "outputs/infer/scored_leads.csv")
+    assert scores["lead_id"].astype(str).tolist() == leads.iloc[:, 0].tolist()
+    assert scores.index[scores["probability"].isna()].tolist() == [4, 7]
+    rejected = pd.read_csv(work / "outputs/clean/rejected.csv")
+    assert rejected[["file", "row", "column", "value"]].to_numpy().tolist() == [
+        ["leadscoring_inference.csv", 6, "total_leads_droppped", "two"],
+        ["leadscoring_inference.csv", 9, "created_date", "yesterday"],
+    ]
+
+
+def test_levels_named_anew_stop_infer(work):
+    path = work / "data/leadscoring_inference.csv"
+    path.write_text(path.read_text().replace("Level", "Stufe"))
+    run("python", "-m", "leadscore.stage", "clean", cwd=work)
+    message = fails("python", "-m", "leadscore.stage", "infer", cwd=work)
+    assert "first_platform_c has 100.0% unseen levels" in message and "infer.max_unseen" in message
+
+
+def test_score_refuses_a_model_that_is_incomplete_or_old(work):
+    score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 1', '"schema_version": 0')
+    assert "schema version 0, this code reads 1; train anew" in fails(*score, cwd=work)
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 1')
+    (work / "outputs/train/model/cleaner.json").unlink()
+    assert "outputs/train/model: model bundle without cleaner.json" in fails(*score, cwd=work)
+    assert not (work / "scored.csv").exists()
+
+
+def test_score_says_which_lead_has_no_score(work):
+    edit(work / "data/leadscoring_inference.csv", "2021-07", "2021/07")
+    done = run("leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model", cwd=work)
+    assert "1 lead(s) without a score, first row 2: created_date is not a date YYYY-MM-DD HH:MM:SS; all of them in scored_rejected.csv" in done.stderr
+    assert len(pd.read_csv(work / "scored.csv")) == 100 and len(pd.read_csv(work / "scored_rejected.csv")) == 1
+
+
+def test_data_is_swapped_whole_or_not_at_all(repo, tmp_path):
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    for folder in (bad, good):
+        shutil.copytree(repo / "data", folder)
+    edit(bad / "leadscoring_inference.csv", "city_mapped", "town")
+    before = {path.name: path.read_bytes() for path in (repo / "data").iterdir()}
+    assert "leadscoring_inference.csv: column missing: 'city_mapped'" in fails("leadscore", "data", str(bad), cwd=repo)
+    assert {path.name: path.read_bytes() for path in (repo / "data").iterdir()} == before
+    edit(good / "leadscoring.csv", "mumbai", "pune")
+    run("leadscore", "data", str(good), cwd=repo)
+    assert run("git", "status", "--porcelain", cwd=repo).stdout == " M data.dvc\n"
+    (good / "leadscoring.csv").write_bytes(before["leadscoring.csv"])
+    run("leadscore", "data", str(good), cwd=repo)
+    assert run("git", "status", "--porcelain", cwd=repo).stdout == ""

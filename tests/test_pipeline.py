@@ -1,0 +1,123 @@
+"""The whole way on 500 sample leads: what a user gets from `dvc repro`."""
+
+import json
+
+import mlflow
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from conftest import run
+
+from leadscore.config import STAGES
+from leadscore.stage import notebook_name
+
+
+@pytest.fixture
+def client(repo):
+    return mlflow.MlflowClient(f"sqlite:///{repo}/mlflow.db")
+
+
+def read(repo, name):
+    return json.loads((repo / "metrics" / f"{name}.json").read_text())
+
+
+def test_every_lead_has_one_score(repo):
+    leads = pd.read_csv(repo / "data/leadscoring_inference.csv")
+    scores = pd.read_csv(repo / "outputs/infer/scored_leads.csv")
+    assert scores.columns.tolist() == ["lead_id", "probability", "score", "rank"]
+    assert scores["lead_id"].tolist() == leads.iloc[:, 0].tolist()
+    assert scores["probability"].between(0, 1).all() and scores["score"].between(0, 100).all()
+    assert sorted(scores["rank"]) == list(range(1, len(leads) + 1))
+    pd.testing.assert_frame_equal(pd.read_parquet(repo / "outputs/infer/scored_leads.parquet"), scores, check_dtype=False)
+
+
+def test_leads_are_counted_through_the_stages(repo):
+    clean = read(repo, "clean")
+    assert clean["leads_in"] == 400
+    assert clean["leads_in"] - clean["rejected"] - clean["duplicates"] == clean["leads_out"]
+    assert clean["to_score_in"] == clean["to_score_out"] == read(repo, "infer")["leads_out"] == 100
+    assert read(repo, "experiment")["leads_in"] == read(repo, "train")["leads_in"] == read(repo, "evaluate")["leads_in"] == clean["leads_out"]
+
+
+def test_metrics_stand_beside_the_recipe(repo):
+    metrics = read(repo, "evaluate")
+    names = {"accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"}
+    for model in ("leadscore", "recipe"):
+        assert set(metrics["folds"][model]) == set(metrics["holdout"][model]) == names
+        assert all(set(value) == {"mean", "sd"} for value in metrics["folds"][model].values())
+
+
+def test_database_holds_the_case_studys_tables(repo):
+    url = f"sqlite:///{repo}/outputs/leads.db"
+    clean = read(repo, "clean")
+    assert len(pd.read_sql("loaded_data", url)) == clean["leads_in"]
+    for table in ("city_tier_mapped", "categorical_variables_mapped", "interactions_mapped", "model_input"):
+        assert len(pd.read_sql(table, url)) == clean["leads_out"]
+
+
+def test_reports_show_their_plots(repo):
+    for stage in STAGES:
+        name = notebook_name(stage)
+        source = "".join(cell.source for cell in nbformat.read(repo / f"nbs/pipeline/{name}.ipynb", 4).cells)
+        report = nbformat.read(repo / f"reports/{name}.ipynb", 4)
+        images = [output for cell in report.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        assert bool(images) == (".plot" in source or "subplots" in source), name
+        assert not [output for cell in report.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+
+
+def test_mlflow_holds_the_runs(client):
+    [experiment] = [found for found in client.search_experiments() if found.name == "leadscore"]
+    runs = client.search_runs([experiment.experiment_id])
+    stages = {run.data.tags["stage"]: run for run in runs if run.data.tags["stage"] in STAGES}
+    assert set(stages) == set(STAGES) and {run.info.status for run in runs} == {"FINISHED"}
+    for stage, stage_run in stages.items():
+        assert f"{notebook_name(stage)}.ipynb" in [file.path for file in client.list_artifacts(stage_run.info.run_id)]
+    assert {"model", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
+    assert "data_sha256" in stages["train"].data.tags and stages["train"].data.params["folds"] == "3"
+    assert stages["evaluate"].data.metrics["holdout.leadscore.auc"] > 0.5
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == stages["experiment"].info.run_id]
+    assert sorted(run.info.run_name for run in nested) == sorted(
+        ["all: lightgbm", "all: lr", "relevant: lightgbm", "relevant: lr", "tune: lightgbm", "tune: lightgbm_tuned"]
+    )
+    assert all({"accuracy", "auc", "f1", "kappa", "mcc"} <= set(run.data.metrics) for run in nested)
+    [model] = [model for model in client.search_logged_models([experiment.experiment_id]) if model.name == "pipeline"]
+    assert model.source_run_id in {run.info.run_id for run in nested}
+
+
+def test_register_is_done_once(repo, client):
+    assert str(client.get_model_version_by_alias("leadscore", "champion").version) == "1"
+    assert "nothing changed" in run("leadscore", "register", cwd=repo).stdout
+    assert len(client.search_model_versions("name = 'leadscore'")) == 1
+    assert "inside an experiment" in run("leadscore", "register", cwd=repo, DVC_EXP_NAME="x").stdout
+
+
+def test_champion_scores_as_the_pipeline_did(repo, tmp_path):
+    run("leadscore", "score", "data/leadscoring_inference.csv", "-o", str(tmp_path / "scored.csv"), cwd=repo)
+    assert (tmp_path / "scored.csv").read_bytes() == (repo / "outputs/infer/scored_leads.csv").read_bytes()
+
+
+def test_a_second_repro_does_nothing(repo):
+    assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=repo).stdout
+
+
+def test_dvc_shows(repo, tmp_path):
+    assert "holdout.leadscore.auc" in run("dvc", "metrics", "show", "--md", cwd=repo).stdout
+    assert "experiment" in run("dvc", "dag", cwd=repo).stdout
+    plots = run("dvc", "plots", "show", "--json", cwd=repo).stdout
+    assert set(json.loads(plots)["data"]) == {"ROC", "precision-recall", "calibration", "gain", "confusion"}
+
+
+def test_experiments_change_one_parameter(repo):
+    before = (repo / "dvc.lock").read_bytes()
+    run("dvc", "exp", "run", "--temp", "--name", "wider", "--set-param", "infer.max_unseen=0.35", cwd=repo)
+    shown = json.loads(run("dvc", "exp", "show", "--json", cwd=repo).stdout)
+    assert '"max_unseen": 0.35' in json.dumps(shown)
+    assert (repo / "dvc.lock").read_bytes() == before
+
+
+def test_the_same_bytes_again(repo):
+    before = yaml.safe_load((repo / "dvc.lock").read_text())
+    run("dvc", "repro", "--force", cwd=repo, PYTHONHASHSEED="7", TZ="Asia/Kolkata", OMP_NUM_THREADS="2")
+    assert yaml.safe_load((repo / "dvc.lock").read_text()) == before
+    assert run("git", "status", "--porcelain", cwd=repo).stdout == ""
