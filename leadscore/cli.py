@@ -107,6 +107,7 @@ def swap_data(source: str, root: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if source == "sample" and not _run(["git", "diff", "--quiet", "HEAD", "--", "data.dvc"], root):
         _run(["git", "checkout", "--quiet", "HEAD", "--", "dvc.lock", "metrics", "plots"], root)
+        _run(["dvc", "checkout", "--quiet", "--allow-missing"], root)
 
 
 def _run(command: list[str], root: Path) -> int:

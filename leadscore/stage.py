@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
-import nbformat
-from traitlets.config import Config
+sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's schema checker would build its grammar of URLs for 2 s
+import nbformat  # noqa: E402
+from traitlets.config import Config  # noqa: E402
 
-from .config import STAGES, LeadscoreError, Params, find_root, load_params, stage_params, write_whole
+from .config import STAGES, LeadscoreError, Params, find_root, load_params, stage_params, write_whole  # noqa: E402
 
 # %% ../nbs/11_stage.ipynb #353a2df8
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
