@@ -6,7 +6,8 @@
 __all__ = ['METRICS', 'DEFAULTS', 'FIRST', 'ModelSpec', 'write_spec', 'read_spec', 'set_up', 'compare', 'relevance',
            'read_relevance', 'keep_tuned', 'tune_lightgbm', 'run_experiment']
 
-# %% ../nbs/06_experiment.ipynb #25bf1c79
+# %% ../nbs/06_experiment.ipynb #50c0c361
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +77,12 @@ def set_up(leads: pd.DataFrame, features: list[str], folds: int, seed: int, thre
     preprocess : further arguments of PyCaret's `setup`, such as `normalize=True`
     """
     os.environ.setdefault("PYCARET_CUSTOM_LOGGING_PATH", os.devnull)
+    import lightgbm
     from pycaret.classification import ClassificationExperiment
 
+    quiet = logging.getLogger("leadscore.lightgbm")
+    quiet.setLevel(logging.ERROR)
+    lightgbm.register_logger(quiet)
     experiment = ClassificationExperiment()
     return experiment.setup(
         leads[[*features, LABEL]], target=LABEL, session_id=seed, n_jobs=threads, fold=folds, fold_shuffle=True,

@@ -47,12 +47,23 @@ def normalise(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, s
         if cell.cell_type == "code":
             stderr += [output.text for output in cell.outputs if output.get("name") == "stderr"]
             kept["execution_count"] = None
-            kept["outputs"] = [_normalise_output(output) for output in cell.outputs if output.get("name") != "stderr"]
+            kept["outputs"] = _join_streams([_normalise_output(output) for output in cell.outputs if output.get("name") != "stderr"])
         cells.append(nbformat.from_dict(kept))
     kernel = {name: notebook.metadata.kernelspec[name] for name in ("display_name", "language", "name")}
     report = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     report.nbformat_minor = 5
     return report, "".join(stderr)
+
+
+def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    "What a cell prints arrives in pieces, cut by chance."
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _normalise_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
