@@ -52,7 +52,10 @@ clean-notebooks: $(SETUP)
 	jupyter nbconvert --log-level=ERROR --clear-output --inplace nbs/pipeline/*.ipynb
 	nbdev_clean
 
-readme: $(SETUP) ## make README.md from nbs/index.ipynb
+readme: $(SETUP) ## make README.md from nbs/index.ipynb, which shows the sample's results: after make repro on it
+	@git diff --quiet HEAD -- data.dvc || { echo "README shows the sample: make data FROM=sample first"; exit 1; }
+	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/index.ipynb
+	nbdev_clean --fname nbs/index.ipynb
 	jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir=. --output=README \
 		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
 

@@ -55,7 +55,7 @@ def fit_significant_levels(leads: pd.DataFrame, coverage: float) -> dict[str, li
 
     Returns
     -------
-    dict, column -> its levels, most frequent first, ties by name. A missing level counts as one and is never kept.
+    dict, column -> its levels, most frequent first, ties by name. A missing level counts among the leads and is never kept.
 
     Raises
     ------
@@ -188,6 +188,10 @@ class Cleaner:
         self.levels = fit_significant_levels(raw, self.coverage)
         self.seen = {column: sorted(raw[column].dropna().unique()) for column in CATEGORIES}
         return self
+
+    def refit(self, leads: pd.DataFrame) -> "Cleaner":
+        "A new cleaner with these tables and coverage, its levels fitted on `leads`."
+        return Cleaner(self.tiers, self.mapping, self.coverage).fit(leads)
 
     def steps(self, leads: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Clean typed leads and keep each step.

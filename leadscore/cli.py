@@ -87,6 +87,8 @@ def swap_data(source: str, root: Path) -> None:
 
     params = load_params(root / "params.yaml")
     data, new, old = root / "data", root / "tmp" / "data.new", root / "tmp" / "data.old"
+    if old.exists() and not data.exists():  # a swap was killed half-way
+        old.rename(data)
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     if source == "sample":
@@ -98,14 +100,18 @@ def swap_data(source: str, root: Path) -> None:
             shutil.copyfile(Path(source) / name, new / name)
     if data.exists():
         data.rename(old)
-    new.rename(data)
-    if _run(["dvc", "add", "--quiet", "data"], root):
-        shutil.rmtree(data)
+    try:
+        new.rename(data)
+        if _run(["dvc", "add", "--quiet", "data"], root):
+            raise LeadscoreError("dvc add data failed; data/ is as before")
+    except BaseException:
+        shutil.rmtree(data, ignore_errors=True)
         if old.exists():
             old.rename(data)
-        raise LeadscoreError("dvc add data failed; data/ is as before")
+        raise
     shutil.rmtree(old, ignore_errors=True)
     if source == "sample" and not _run(["git", "diff", "--quiet", "HEAD", "--", "data.dvc"], root):
+        print("the sample is back, and so are the committed dvc.lock, metrics and plots")
         _run(["git", "checkout", "--quiet", "HEAD", "--", "dvc.lock", "metrics", "plots"], root)
         _run(["dvc", "checkout", "--quiet", "--allow-missing"], root)
 
@@ -167,5 +173,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
         parsed.run(parsed)
     except LeadscoreError as error:
         print(f"leadscore: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"leadscore: {error.filename}: {error.strerror}; name a file and folder that can be read and written", file=sys.stderr)
         return 1
     return 0

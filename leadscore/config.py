@@ -193,7 +193,7 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(params)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key is missing, too
         key = ".".join(map(str, first["loc"])) or "the file"
         rule = {"extra_forbidden": "unknown key; remove it or mend its spelling", "missing": "missing; add it"}.get(
             first["type"], f"{first['msg']}, but it is {first['input']!r}"

@@ -40,7 +40,7 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
     """
     path = Path(path)
     if not path.is_file():
-        raise SchemaError(f"{path}: no such file")
+        raise SchemaError(f"{path}: no such file; mend the path")
     number = id_column or ""
     columns = [number, *lead_schema(labelled).columns]
     try:
@@ -54,10 +54,10 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
         )
     except pyarrow.ArrowInvalid as error:
         message = str(error).split("\n")[0].removeprefix("CSV parse error: ")[:160]
-        raise SchemaError(f"{path}: no comma-separated UTF-8 file of leads: {message}") from None
+        raise SchemaError(f"{path}: no comma-separated UTF-8 file of leads: {message}; save it as one") from None
     check_columns(table.column_names, columns, f"{path}")
     if not table.num_rows:
-        raise SchemaError(f"{path}: a header but no leads")
+        raise SchemaError(f"{path}: a header but no leads; add some")
     leads = table.select(columns).rename_columns([ID, *columns[1:]]).to_pandas()
     check_ids(leads[ID], f"{path}")
     return leads
@@ -100,7 +100,7 @@ def validate_leads(raw: pd.DataFrame, labelled: bool = True, where: str = "leads
 
     Returns
     -------
-    leads : DataFrame, same rows and order, typed; a rejected cell is empty. `valid` (bool), last, is False where one was.
+    leads : DataFrame, same rows and order, typed, index counted from 0; a rejected cell is empty. `valid` (bool), last, is False where one was.
     rejected : DataFrame, one row a rejected cell: file, row (the header is row 1), lead_id, column, value, rule.
 
     Raises
@@ -109,6 +109,7 @@ def validate_leads(raw: pd.DataFrame, labelled: bool = True, where: str = "leads
     """
     schema = lead_schema(labelled)
     check_columns(raw.columns, [ID, *schema.columns], where)
+    raw = raw.reset_index(drop=True)
     typed = {name: _to_type(raw[name], column.dtype.type) for name, column in schema.columns.items()}
     leads = pd.DataFrame({ID: _to_id(raw[ID]), **typed})
     found = [
@@ -219,9 +220,9 @@ def save_table(leads: pd.DataFrame, table: str, url: str) -> None:
     from sqlalchemy import MetaData, Table, create_engine, make_url
 
     url = make_url(url)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_absolute():
-        url = url.set(database=str(find_root() / url.database))
-    if url.get_backend_name() == "sqlite":
+    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+        path = Path(url.database)
+        url = url.set(database=str(path if path.is_absolute() else find_root() / path))
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -230,7 +231,10 @@ def save_table(leads: pd.DataFrame, table: str, url: str) -> None:
         filled = [column for column in leads if leads[column].notna().any()]  # most click columns are wholly empty
         rows = list(zip(*(_to_python(leads[column]) for column in filled)))
         if rows:
-            connection.exec_driver_sql(str(target.insert().compile(engine, column_keys=filled)), rows)
+            if url.get_backend_name() == "sqlite":  # SQLAlchemy's way takes three times as long
+                connection.exec_driver_sql(str(target.insert().compile(engine, column_keys=filled)), rows)
+            else:
+                connection.execute(target.insert(), [dict(zip(filled, row)) for row in rows])
     engine.dispose()
 
 

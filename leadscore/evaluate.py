@@ -76,7 +76,7 @@ def predict_recipe(train: pd.DataFrame, test: pd.DataFrame, cleaner: Cleaner, se
     """
     from lightgbm import LGBMClassifier
 
-    fitted = Cleaner(cleaner.tiers, cleaner.mapping, cleaner.coverage).fit(train)
+    fitted = cleaner.refit(train)
     fit = LGBMClassifier(random_state=seed, n_jobs=threads, deterministic=True, force_row_wise=True, verbose=-1)
     fit.fit(encode_one_hot(fitted.remap(train), fitted.levels).to_numpy(), train[LABEL])
     return fit.predict_proba(encode_one_hot(fitted.remap(test), fitted.levels).to_numpy())[:, 1]
@@ -143,6 +143,8 @@ def curve_gain(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: in
 
 
 def list_confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> pd.DataFrame:
-    "Actual and predicted class of each lead, in words, for DVC's confusion template."
+    "Actual and predicted class of each lead, in words, for DVC's confusion template; sorted, so that a row is no lead's."
     words = np.array(["not completed", "completed"])
-    return pd.DataFrame({"actual": words[np.asarray(label)], "predicted": words[(probability >= threshold).astype(int)]})
+    return pd.DataFrame({"actual": words[np.asarray(label)], "predicted": words[(probability >= threshold).astype(int)]}).sort_values(
+        ["actual", "predicted"], ignore_index=True
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .clean import INTERACTIONS
+from .config import SchemaError
 from .schema import CATEGORIES, COUNTS, DATE, check_columns
 
 # %% ../nbs/05_features.ipynb #4541763a
@@ -70,7 +71,13 @@ def split_by_time(leads: pd.DataFrame, holdout: float) -> tuple[pd.DataFrame, pd
     Returns
     -------
     earlier, later : DataFrames in the given order, with their index
+
+    Raises
+    ------
+    SchemaError : no lead would be earlier.
     """
     cut = leads[DATE].sort_values().iloc[int(len(leads) * (1 - holdout))]
     is_later = leads[DATE] >= cut
+    if is_later.all():
+        raise SchemaError(f"leads: none was created before {cut}; they are too few, or base.holdout is too large")
     return leads[~is_later], leads[is_later]

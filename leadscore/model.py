@@ -17,7 +17,7 @@ import pandas as pd
 from .clean import Cleaner
 from .config import SchemaError, hash_file, write_json, write_whole
 from .features import encode
-from .schema import CATEGORIES, DATE, ID, LABEL, SCHEMA_VERSION
+from .schema import CATEGORIES, DATE, ID, LABEL, SCHEMA_VERSION, check_columns
 
 if TYPE_CHECKING:
     import lightgbm
@@ -94,7 +94,7 @@ def cross_fit(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, folds: i
     oof = leads[[ID, DATE, LABEL]].assign(fold=0, logit=0.0, probability=0.0)
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(leads, leads[LABEL]))
     for fold, (train, test) in enumerate(splits):
-        fitted = Cleaner(cleaner.tiers, cleaner.mapping, cleaner.coverage).fit(leads.iloc[train])
+        fitted = cleaner.refit(leads.iloc[train])
         booster = fit_booster(fitted.remap(leads.iloc[train]), spec, fitted, seed, threads)
         rows = encode(fitted.remap(leads.iloc[test]), spec.features, fitted.levels)
         oof.loc[test, "logit"] = booster.predict(rows, raw_score=True, num_threads=threads)
@@ -102,10 +102,11 @@ def cross_fit(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, folds: i
     for train, test in splits:
         calibration = fit_calibration(oof["logit"].to_numpy()[train], oof[LABEL].to_numpy()[train])
         oof.loc[test, "probability"] = calibrate(oof["logit"].to_numpy()[test], calibration)
-    return oof
+    return oof.round({"logit": 9, "probability": 9})  # the last bits are the processor's
 
 # %% ../nbs/07_model.ipynb #1aea32ee
 _FILES = ("model.txt", "cleaner.json", "calibration.json")
+_META = ("schema_version", "spec", "columns", "threshold", "share_others", "share_predicted_1", "data_sha256", "sha256")
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,10 @@ class Bundle:
 
         folder = Path(folder)
         meta = _read_json(folder / "meta.json")
-        if meta.get("schema_version") != SCHEMA_VERSION:
-            raise SchemaError(f"{folder}/meta.json: schema version {meta.get('schema_version')}, this code reads {SCHEMA_VERSION}; train anew")
+        if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
+            found = meta.get("schema_version") if isinstance(meta, dict) else None
+            raise SchemaError(f"{folder}/meta.json: schema version {found}, this code reads {SCHEMA_VERSION}; train anew")
+        check_columns([key for key in meta if key in _META], _META, f"{folder}/meta.json")
         for name in _FILES:
             if not (folder / name).is_file():
                 raise SchemaError(f"{folder}: model bundle without {name}; train anew")
@@ -189,7 +192,7 @@ def fit_bundle(
     bundle : Bundle
     oof : DataFrame, as from `cross_fit`
     """
-    cleaner = Cleaner(cleaner.tiers, cleaner.mapping, cleaner.coverage).fit(leads)
+    cleaner = cleaner.refit(leads)
     leads = cleaner.remap(leads)
     oof = cross_fit(leads, spec, cleaner, folds, seed, threads)
     meta = {

@@ -33,15 +33,21 @@ def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
     check_columns([column for column in leads if column != "valid"], bundle.meta["columns"], "leads to be scored")
 
 
-def check_unseen_levels(leads: pd.DataFrame, bundle: Bundle, max_unseen: float, min_leads: int = 100) -> dict[str, dict[str, float]]:
+def _lower_bound(share: float, n: int) -> float:
+    "Lower end of a share's 99 % interval (Wilson): of few leads a share says little."
+    z = 2.576
+    return (share + z * z / (2 * n) - z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5) / (1 + z * z / n)
+
+
+def check_unseen_levels(leads: pd.DataFrame, bundle: Bundle, max_unseen: float) -> dict[str, dict[str, float]]:
     """Compare the levels of cleaned leads with training's.
 
     Parameters
     ----------
     leads : DataFrame of cleaned leads with raw levels
     bundle : the model
-    max_unseen : how far the share of unseen levels, or of `others`, may lie above training's, 0 to 1
-    min_leads : of fewer leads a share says little, and nothing stops
+    max_unseen : how far the share of unseen levels, or of `others`, may lie above training's, 0 to 1; what counts is the
+        lower end of the share's 99 % interval, so that a lead alone may be of a new kind
 
     Returns
     -------
@@ -62,9 +68,9 @@ def check_unseen_levels(leads: pd.DataFrame, bundle: Bundle, max_unseen: float, 
     faults = [
         f"{column} has {share['unseen']:.1%} unseen levels and {share['others']:.1%} others (training: 0.0% and {share['others_training']:.1%})"
         for column, share in shares.items()
-        if max(share["unseen"], share["others"] - share["others_training"]) > max_unseen
+        if max(_lower_bound(share["unseen"], len(leads)), _lower_bound(share["others"], len(leads)) - share["others_training"]) > max_unseen
     ]
-    if faults and len(leads) >= min_leads:
+    if faults:
         raise SchemaError(
             f"leads to be scored: {'; '.join(faults)}, beyond max_unseen = {max_unseen:.1%}; train on leads with these levels, or raise infer.max_unseen"
         )
@@ -126,7 +132,7 @@ def write_scores(scores: pd.DataFrame, path: Path) -> None:
             scores.to_csv(new, index=False, lineterminator="\n")
 
 
-def score_file(source: Path, target: Path, model: Path, id_column: Optional[str] = None, max_unseen: float = 0.2) -> pd.DataFrame:
+def score_file(source: Path, target: Path, model: Path, id_column: Optional[str], max_unseen: float) -> pd.DataFrame:
     """Score a file of leads.
 
     Parameters
@@ -145,13 +151,15 @@ def score_file(source: Path, target: Path, model: Path, id_column: Optional[str]
     ------
     SchemaError : as `read_leads`, `Bundle.load` and the checks; nothing is written then.
     """
+    beside = Path(target).with_name(f"{Path(target).stem}_rejected.csv")
+    if Path(source).resolve() in (Path(target).resolve(), beside.resolve()):
+        raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
     bundle = Bundle.load(model)
     raw = read_leads(source, labelled=False, id_column=id_column)
     leads, rejected = validate_leads(raw, labelled=False, where=Path(source).name)
     leads = bundle.cleaner.transform(leads)
     check_unseen_levels(leads, bundle, max_unseen)
     scores = score_leads(leads, bundle)
-    beside = Path(target).with_name(f"{Path(target).stem}_rejected.csv")
     if len(rejected):
         write_scores(rejected, beside)
     else:

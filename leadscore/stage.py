@@ -125,6 +125,7 @@ def execute(stage: str, params: Params, root: Path) -> Path:
     ------
     LeadscoreError : a cell failed; the message names cell, error and half-run copy.
     """
+    import nbclient
     import papermill
 
     name = notebook_name(stage)
@@ -136,6 +137,8 @@ def execute(stage: str, params: Params, root: Path) -> Path:
             kernel_name="python3", cwd=root, progress_bar=sys.stderr.isatty(),
             config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
         )  # fmt: skip
+    except nbclient.exceptions.DeadKernelError:
+        raise LeadscoreError(f"{stage}: the kernel died, perhaps for want of memory; half-run copy: tmp/{name}.ipynb") from None
     except papermill.PapermillExecutionError as error:
         if error.ename not in ("LeadscoreError", "SchemaError"):
             print("\n".join(error.traceback), file=sys.stderr)
@@ -183,7 +186,10 @@ def run_stage(stage: str) -> None:
                 report = execute(stage, params, root)
         finally:
             outputs = [root / "outputs" / stage / name for name in _ARTIFACTS.get(stage, [])]
-            close_run(*opening.result(), root / "metrics" / f"{stage}.json", [report, *outputs] if report else None)
+            try:
+                close_run(*opening.result(), root / "metrics" / f"{stage}.json", [report, *outputs] if report else None)
+            except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
+                print(f"leadscore: {stage}: not in MLflow: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

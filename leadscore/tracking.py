@@ -45,6 +45,15 @@ def resolve_tracking_uri(uri: str, root: Path) -> str:
     return uri
 
 
+def _open_store(uri: str) -> "MlflowClient":
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient()
+
+
 def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
     """Open the store, make the experiment if it is not there, and point MLflow to it.
 
@@ -57,16 +66,10 @@ def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
     client : MlflowClient
     experiment_id : of the experiment that `params.yaml` names
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    import mlflow
-
-    root = main_checkout()
-    section = (params or load_params(find_root() / "params.yaml")).mlflow
+    params = params or load_params(find_root() / "params.yaml")
+    section, root = params.mlflow, main_checkout()
     uri = resolve_tracking_uri(section.tracking_uri, root)
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
+    client = _open_store(uri)
     experiment = client.get_experiment_by_name(section.experiment)
     if experiment is None:
         artifacts = (root / "mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
@@ -151,19 +154,21 @@ def close_run(client: "MlflowClient", run_id: str, metrics: Path, artifacts: Opt
         if path.is_dir():
             client.log_artifacts(run_id, str(path), path.name)
             client.set_tag(run_id, "bundle_sha256", hash_file(path / "meta.json"))
-            client.set_tag(run_id, "data_sha256", json.loads((path / "meta.json").read_text())["data_sha256"])
+            meta = json.loads((path / "meta.json").read_text())
+            client.set_tag(run_id, "data_sha256", meta["data_sha256"])
+            for name, value in meta["spec"]["lightgbm"].items():
+                client.log_param(run_id, f"lightgbm.{name}", value)
         else:
             client.log_artifact(run_id, str(path))
     client.set_terminated(run_id, "FINISHED")
 
-# %% ../nbs/10_tracking.ipynb #0bf4b599
-def log_candidates(board: "pd.DataFrame", spec: dict, best: Any, example: "pd.DataFrame") -> None:
+# %% ../nbs/10_tracking.ipynb #400cb2b5
+def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame") -> None:
     """Log a nested run for each row of the leaderboard, and the best pipeline with signature and requirements.
 
     Parameters
     ----------
     board : DataFrame, as from `leadscore.experiment.run_experiment`
-    spec : the model specification as a dict, logged as parameters of the tuned candidate
     best : fitted pipeline, the best candidate of experiment `relevant`
     example : DataFrame, a few rows of its input
     """
@@ -174,14 +179,15 @@ def log_candidates(board: "pd.DataFrame", spec: dict, best: Any, example: "pd.Da
         return
     tags = {"mlflow.parentRunId": parent[0].info.run_id, "stage": "candidate"}
     texts = ["experiment", "candidate", "model"]
-    for row in board.to_dict("records"):
+    best_row = board.index[board["experiment"] == "relevant"][0]
+    for index, row in zip(board.index, board.to_dict("records")):
+        params = json.loads(row.pop("params"))
         run_id = client.create_run(experiment_id, run_name=f"{row['experiment']}: {row['candidate']}", tags=tags).info.run_id
         for name, value in row.items():
             client.log_param(run_id, name, value) if name in texts else client.log_metric(run_id, name, value)
-        if row["candidate"] == "lightgbm_tuned":
-            for name, value in spec["lightgbm"].items():
-                client.log_param(run_id, name, value)
-        if row["experiment"] == "relevant" and row["auc"] == board.loc[board["experiment"] == "relevant", "auc"].max():
+        for name, value in params.items():
+            client.log_param(run_id, name, value)
+        if index == best_row:
             _log_pipeline(run_id, best, example)
         client.set_terminated(run_id)
 
@@ -251,7 +257,7 @@ def check_criteria(metrics: dict, criteria: Criteria) -> dict[str, str]:
 
 
 def register_bundle(folder: Path, metrics: dict, params: Params) -> str:
-    """Register a bundle and make it champion if the criteria hold.
+    """Register a bundle, unless it is in the registry, and make it champion if the criteria hold.
 
     Parameters
     ----------
@@ -262,22 +268,26 @@ def register_bundle(folder: Path, metrics: dict, params: Params) -> str:
     Returns
     -------
     One line that says what was done.
+
+    Raises
+    ------
+    LeadscoreError : the metrics were measured on another bundle.
     """
     client, experiment_id = connect(params)
     digest = hash_file(Path(folder) / "meta.json")
+    if metrics["bundle"] != digest[: len(metrics["bundle"])]:
+        raise LeadscoreError(f"metrics/evaluate.json: measured on another bundle than {folder}; run dvc repro first")
     known = client.search_model_versions(f"name = '{MODEL}' and tags.bundle_sha256 = '{digest}'")
-    if known:
-        return f"version {known[0].version} of {MODEL} is this bundle already; nothing changed"
-    version = _log_bundle(client, experiment_id, Path(folder), digest)
+    version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest)
+    name = f"version {version} of {MODEL}{', registered before' if known else ', registered'}"
     faults = check_criteria(metrics, params.criteria)
-    for name, value in flatten(metrics["holdout"]).items():
-        client.set_model_version_tag(MODEL, version, f"holdout.{name}", f"{value:.6f}")
     client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults.values()) or "all hold")
-    client.set_model_version_tag(MODEL, version, "bundle_sha256", digest)
+    for metric, value in flatten(metrics["holdout"]).items():
+        client.set_model_version_tag(MODEL, version, f"holdout.{metric}", f"{value:.6f}")
     if faults:
-        return f"version {version} of {MODEL} registered, not champion: {'; '.join(faults.values())}"
+        return f"{name}; not champion: {'; '.join(faults.values())}"
     client.set_registered_model_alias(MODEL, "champion", version)
-    return f"version {version} of {MODEL} registered, champion"
+    return f"{name}; champion"
 
 
 def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str) -> str:
@@ -307,9 +317,8 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest
                 code_paths=[str(Path(package).parent)],
                 signature=mlflow.models.infer_signature(example, output),
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
-                registered_model_name=MODEL,
             )
-    return str(info.registered_model_version)
+    return str(mlflow.register_model(info.model_uri, MODEL, tags={"bundle_sha256": digest}).version)
 
 
 def download_bundle(uri: str, folder: Path) -> Path:
@@ -335,9 +344,10 @@ def download_bundle(uri: str, folder: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        connect()
+        stored = os.environ.get("MLFLOW_TRACKING_URI") or load_params(find_root() / "params.yaml").mlflow.tracking_uri
+        _open_store(stored if "MLFLOW_TRACKING_URI" in os.environ else resolve_tracking_uri(stored, main_checkout()))
         path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise LeadscoreError(f"{uri}: {str(error).splitlines()[0]}; run make repro first, or name a folder with --model") from None
     found = sorted(path.glob("**/meta.json"))
     if len(found) != 1:

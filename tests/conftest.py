@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
 SMALL = {
+    "base": {"id_column": None},
     "profile": {"html": False},
     "experiment": {"candidates": ["lightgbm", "lr"], "folds": 2, "trials": 2},
     "train": {"folds": 3},

@@ -87,7 +87,7 @@ def test_mlflow_holds_the_runs(client):
 
 def test_register_is_done_once(repo, client):
     assert str(client.get_model_version_by_alias("leadscore", "champion").version) == "1"
-    assert "nothing changed" in run("leadscore", "register", cwd=repo).stdout
+    assert "version 1 of leadscore, registered before; champion" in run("leadscore", "register", cwd=repo).stdout
     assert len(client.search_model_versions("name = 'leadscore'")) == 1
     assert "inside an experiment" in run("leadscore", "register", cwd=repo, DVC_EXP_NAME="x").stdout
 
