@@ -22,7 +22,7 @@ from .config import LeadscoreError, find_root, load_params
 def score(arguments: argparse.Namespace) -> None:
     "Score a CSV of leads into a list; see `leadscore score --help`."
     for package in ("sklearn", "matplotlib"):
-        sys.modules.setdefault(package, None)
+        sys.modules.setdefault(package, None)  # as if not installed
     import lightgbm  # noqa: F401
 
     for package in ("sklearn", "matplotlib"):
@@ -32,7 +32,7 @@ def score(arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(arguments.model)
-        if ":/" in arguments.model:
+        if arguments.model.startswith(("models:/", "runs:/")):
             from leadscore.tracking import download_bundle
 
             model = download_bundle(arguments.model, Path(temporary))
@@ -172,7 +172,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     try:
         parsed.run(parsed)
     except LeadscoreError as error:
-        print(f"leadscore: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        print(f"leadscore: {''.join(letter if letter.isprintable() else '?' for letter in message)}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"leadscore: {error.filename}: {error.strerror}; name a file and folder that can be read and written", file=sys.stderr)

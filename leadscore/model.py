@@ -162,6 +162,8 @@ class Bundle:
             if hash_file(folder / name) != meta.get("sha256", {}).get(name):
                 raise SchemaError(f"{folder}/{name}: not the file that meta.json was written with; train anew")
         booster = lightgbm.Booster(model_str=(folder / "model.txt").read_text(encoding="utf-8"))
+        if booster.feature_name() != meta["spec"].get("features"):
+            raise SchemaError(f"{folder}/meta.json: other features than model.txt has; train anew")
         return cls(booster, Cleaner.load(folder / "cleaner.json"), _read_json(folder / "calibration.json"), meta)
 
 

@@ -39,6 +39,7 @@ CLICKS = [
 # %% ../nbs/01_schema.ipynb #0cdf21cf
 _finite = pa.Check(np.isfinite, error="is not finite")
 _not_negative = pa.Check.ge(0, error="is negative")
+_not_huge = pa.Check.le(1e6, error="is larger than a million")
 _whole = pa.Check(lambda cells: cells % 1 == 0, error="is not a whole number")
 _zero_or_one = pa.Check.isin([0, 1], error="is neither 0 nor 1")
 
@@ -56,7 +57,7 @@ def lead_schema(labelled: bool = True) -> pa.DataFrameSchema:
 
     Source: columns of CodePro's "Lead scoring" case study; ranges as seen on its leads.
     """
-    count = [_finite, _not_negative, _whole]
+    count = [_finite, _not_negative, _not_huge, _whole]
     columns = {
         DATE: pa.Column("datetime64[ns]", nullable=False, description="when the lead was created, YYYY-MM-DD HH:MM:SS"),
         CITY: pa.Column(object, nullable=True, description="city; none is tier 3"),

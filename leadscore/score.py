@@ -154,6 +154,8 @@ def score_file(source: Path, target: Path, model: Path, id_column: Optional[str]
     beside = Path(target).with_name(f"{Path(target).stem}_rejected.csv")
     if Path(source).resolve() in (Path(target).resolve(), beside.resolve()):
         raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
+    if Path(target).is_dir() or beside.is_dir():
+        raise SchemaError(f"{target}: a folder; name a file")
     bundle = Bundle.load(model)
     raw = read_leads(source, labelled=False, id_column=id_column)
     leads, rejected = validate_leads(raw, labelled=False, where=Path(source).name)
