@@ -7,11 +7,14 @@ __all__ = ['FILES', 'score', 'check_data', 'swap_data', 'register', 'main']
 
 # %% ../nbs/12_cli.ipynb #897edfdb
 import argparse
+import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Optional
 
@@ -131,13 +134,14 @@ def register(root: Path) -> None:
     ------
     LeadscoreError : there is no bundle or no evaluation of it.
     """
-    import json
-
     if "DVC_EXP_NAME" in os.environ or "DVC_STAGE" in os.environ:
         print("leadscore register: inside an experiment of DVC, nothing to do")
         return
     from leadscore.tracking import register_bundle
 
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # one line is what a user needs; MLflow's hints are for us
+    warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     folder, metrics = root / "outputs" / "train" / "model", root / "metrics" / "evaluate.json"
     for path in (folder / "meta.json", metrics):
         if not path.is_file():
