@@ -11,3 +11,4 @@ def strip_outputs(model, path, **_):
 
 
 c.FileContentsManager.pre_save_hook = strip_outputs  # noqa: F821
+c.ServerApp.allow_root = True  # in a container; the page binds to 127.0.0.1
