@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 # %% ../nbs/00_config.ipynb #47181703
 class LeadscoreError(ValueError):
@@ -74,9 +74,9 @@ def write_whole(path: Path) -> Iterator[Path]:
             new.unlink(missing_ok=True)
 
 
-def write_json(value: object, path: Path) -> None:
-    """Write `value` as JSON with sorted keys, floats rounded to 6 digits, whole or not at all."""
-    rounded = json.loads(json.dumps(value), parse_float=lambda number: round(float(number), 6))
+def write_json(value: object, path: Path, digits: int = 6) -> None:
+    """Write `value` as JSON with sorted keys, floats rounded to `digits`, whole or not at all."""
+    rounded = json.loads(json.dumps(value), parse_float=lambda number: round(float(number), digits))
     with write_whole(path) as new:
         new.write_text(json.dumps(rounded, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -96,11 +96,11 @@ class _Section(BaseModel):
 
 
 class Base(_Section):
-    "What every stage gets: seed, threads of one fit, the column that numbers the leads, the share of latest leads held out."
+    "What every stage gets: seed, threads of one fit, the column that numbers the leads, the latest days held out."
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     id_column: Optional[str]
-    holdout: Annotated[float, Field(gt=0, lt=1)]
+    holdout_days: Count
 
 
 class Profile(_Section):
@@ -116,7 +116,9 @@ class Clean(_Section):
 
 
 class Experiment(_Section):
-    "Stage experiment: PyCaret's candidates, folds, Optuna trials, and the share of importance that makes a feature relevant."
+    "Stage experiment: feature set, weight of its linear part, PyCaret's candidates, folds, Optuna trials, share of importance that makes a feature relevant."
+    feature_set: Literal["case_study", "rich"]
+    linear_weight: Share
     candidates: Annotated[list[str], Field(min_length=1)]
     folds: Annotated[int, Field(ge=2)]
     trials: Count
@@ -124,26 +126,42 @@ class Experiment(_Section):
 
 
 class Train(_Section):
-    "Stage train: folds of the out-of-fold predictions, probability from which a lead counts as predicted 1."
+    "Stage train: folds of the out-of-fold predictions, probability from which a lead counts as predicted 1, AUC beyond which a leak is likely."
     folds: Annotated[int, Field(ge=2)]
     threshold: Share
+    max_auc: Share
 
 
 class Evaluate(_Section):
-    "Stage evaluate: number of bins of the calibration and gain plots."
+    "Stage evaluate: bins of the curves, windows of the backtest, draws of the bootstrap."
     bins: Annotated[int, Field(ge=2)]
+    windows: Annotated[int, Field(ge=2)]
+    draws: Annotated[int, Field(ge=100)]
 
 
 class Infer(_Section):
-    "Stage infer: how far the share of unseen levels, or of `others`, may lie above training's."
+    "Stage infer: limit of unseen levels, leads of a kind that make a score sure, cuts of the grades A to C, and what a call costs and brings."
     max_unseen: Share
+    min_seen: Annotated[int, Field(ge=0)]
+    grades: Annotated[list[Share], Field(min_length=3, max_length=3)]
+    capacity: Optional[Count]
+    cost_per_call: Annotated[float, Field(gt=0)]
+    value_per_application: Annotated[float, Field(gt=0)]
+
+    @field_validator("grades")
+    @classmethod
+    def _fall(cls, grades: list[float]) -> list[float]:
+        if grades != sorted(set(grades), reverse=True):
+            raise ValueError("the cuts of A, B and C must fall")
+        return grades
 
 
 class Criteria(_Section):
-    "What a bundle must reach on the hold-out before `leadscore register` makes it champion."
+    "What a bundle must reach on later leads before `leadscore register` makes it champion, and how much AUC it may lose to the champion."
     min_auc: Share
     min_auc_over_recipe: float
     max_log_loss: Annotated[float, Field(gt=0)]
+    margin: Share
 
 
 class Mlflow(_Section):

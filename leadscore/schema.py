@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_VERSION', 'ID', 'DATE', 'CITY', 'LABEL', 'CATEGORIES', 'COUNTS', 'CLICKS', 'lead_schema', 'describe_schema',
-           'check_columns']
+           'check_columns', 'check_present']
 
 # %% ../nbs/01_schema.ipynb #e896fb67
 from collections import Counter
@@ -111,3 +111,9 @@ def check_columns(found: Iterable[str], expected: Iterable[str], where: str) -> 
     ]
     if faults:
         raise SchemaError(f"{where}: {'; '.join(faults)}")
+
+
+def check_present(leads: pd.DataFrame, columns: Iterable[str]) -> None:
+    "Check that a frame of leads has these columns, whatever else it has."
+    columns = list(columns)
+    check_columns([column for column in leads if column in columns], columns, "leads")
