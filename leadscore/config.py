@@ -140,13 +140,14 @@ class Evaluate(_Section):
 
 
 class Infer(_Section):
-    "Stage infer: limit of unseen levels, leads of a kind that make a score sure, cuts of the grades A to C, and what a call costs and brings."
-    max_unseen: Share
-    min_seen: Annotated[int, Field(ge=0)]
-    grades: Annotated[list[Share], Field(min_length=3, max_length=3)]
-    capacity: Optional[Count]
-    cost_per_call: Annotated[float, Field(gt=0)]
-    value_per_application: Annotated[float, Field(gt=0)]
+    """Stage infer, and `leadscore score` outside of a repo: limit of unseen levels, leads of a kind that make a score sure, cuts of the
+    grades A to C, calls a day, and what a call costs and an application is worth."""
+    max_unseen: Share = 0.2
+    min_seen: Annotated[int, Field(ge=0)] = 20
+    grades: Annotated[list[Share], Field(min_length=3, max_length=3)] = [0.75, 0.5, 0.25]
+    capacity: Optional[Count] = None
+    cost_per_call: Annotated[float, Field(gt=0)] = 100.0
+    value_per_application: Annotated[float, Field(gt=0)] = 250.0
 
     @field_validator("grades")
     @classmethod
@@ -220,5 +221,6 @@ def load_params(path: Path) -> Params:
 
 
 def stage_params(params: Params, stage: Stage) -> dict:
-    "What papermill injects into a stage's notebook: `base` and the stage's own section, flat."
-    return {**params.base.model_dump(), **getattr(params, stage).model_dump()}
+    "What papermill injects into a stage's notebook: `base` and the stage's own section, flat; evaluate gets the cuts of the grades, too."
+    shared = {"grades": params.infer.grades} if stage == "evaluate" else {}
+    return {**params.base.model_dump(), **getattr(params, stage).model_dump(), **shared}

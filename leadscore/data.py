@@ -7,6 +7,7 @@ __all__ = ['read_leads', 'check_quotes', 'check_ids', 'name_rows', 'validate_lea
            'fill_missing', 'save_table', 'load_data_to_db']
 
 # %% ../nbs/03_data.ipynb #57285938
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -20,7 +21,7 @@ from .config import SchemaError, find_root
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, check_columns, lead_schema
 
 # %% ../nbs/03_data.ipynb #c9d98a13
-def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = None) -> pd.DataFrame:
+def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = None, carry: Sequence[str] = ()) -> pd.DataFrame:
     """Read leads as text.
 
     Parameters
@@ -28,10 +29,11 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
     path : CSV file, comma-separated, UTF-8 with or without BOM
     labelled : whether `app_complete_flag` must be there (else it must not)
     id_column : column that numbers the leads; None: the first, unnamed one
+    carry : further columns to take along
 
     Returns
     -------
-    DataFrame of text, one row a lead in the file's order, None where a cell is empty: `lead_id`, then the schema's columns.
+    DataFrame of text, one row a lead in the file's order, None where a cell is empty: `lead_id`, the schema's columns, `carry`.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
         raise SchemaError(f"{path}: no such file; mend the path")
     if id_column in lead_schema().columns:
         raise SchemaError(f"{path}: {id_column!r} can't number the leads, it is a column of its own; name another as base.id_column")
-    columns = [id_column or "", *lead_schema(labelled).columns]
+    columns = [id_column or "", *lead_schema(labelled).columns, *carry]
     try:
         table = csv.read_csv(
             path,
@@ -58,7 +60,7 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
     except (pyarrow.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         message = str(error).split("\n")[0].removeprefix("CSV parse error: ")[:160]
         raise SchemaError(f"{path}: no comma-separated UTF-8 file of leads: {message}; save it as one") from None
-    check_columns(found, columns, f"{path}")
+    check_columns(found, columns, f"{path}", "remove it" if labelled else "remove it, or take it along by --carry")
     if not table.num_rows:
         raise SchemaError(f"{path}: a header but no leads; add some")
     leads = table.select(columns).rename_columns([ID, *columns[1:]]).to_pandas()

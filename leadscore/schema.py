@@ -84,13 +84,14 @@ def describe_schema() -> pd.DataFrame:
     )
 
 # %% ../nbs/01_schema.ipynb #c3b26784
-def check_columns(found: Iterable[str], expected: Iterable[str], where: str) -> None:
+def check_columns(found: Iterable[str], expected: Iterable[str], where: str, mend: str = "remove it") -> None:
     """Check that `found` holds each expected column once and nothing else; the order is free.
 
     Parameters
     ----------
     found, expected : column names
     where : file or object that the message names
+    mend : what to do about an additional column
 
     Raises
     ------
@@ -101,11 +102,11 @@ def check_columns(found: Iterable[str], expected: Iterable[str], where: str) -> 
     missing = [column for column in expected if column not in found]
     additional = [column for column in found if column not in expected]
     faults = [
-        f"column {what}: {', '.join(repr(column) for column in columns)}; {mend}"
-        for what, columns, mend in [
+        f"column {what}: {', '.join(repr(column) for column in columns)}; {how}"
+        for what, columns, how in [
             ("twice", twice, "keep one"),
             ("missing", missing, "add it"),
-            ("additional", additional, "remove it"),
+            ("additional", additional, mend),
         ]
         if columns
     ]

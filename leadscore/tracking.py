@@ -4,21 +4,27 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'main_checkout', 'resolve_tracking_uri', 'connect', 'close_killed_runs', 'open_run', 'flatten',
-           'close_run', 'log_candidates', 'check_criteria', 'register_bundle', 'download_bundle']
+           'close_run', 'log_candidates', 'check_criteria', 'compare_bundles', 'register_bundle', 'find_champion',
+           'list_decisions', 'revert_champion', 'download_bundle']
 
 # %% ../nbs/10_tracking.ipynb #3894c18b
 import json
 import os
 import socket
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
 
 from .config import Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, load_params, stage_params
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+
+    from leadscore.model import Bundle
 
 # %% ../nbs/10_tracking.ipynb #b7f0fce9
 MODEL = "leadscore"
@@ -214,7 +220,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class LeadScore(PythonModel):
-    "Leads as in the file to be scored, their number in lead_id; gives lead_id, probability, score, rank."
+    "Leads as in the file to be scored, their number in lead_id; gives their list, as `leadscore score` does."
 
     def load_context(self, context):
         from leadscore.model import Bundle
@@ -227,7 +233,7 @@ class LeadScore(PythonModel):
 
         leads, _ = validate_leads(model_input, labelled=False)
         scores = score_leads(self.bundle.cleaner.transform(leads), self.bundle)
-        return scores.astype({"rank": "float64"})
+        return scores.astype({"rank": "float64"}).fillna(dict.fromkeys(scores.select_dtypes("object"), ""))
 
 
 set_model(LeadScore())
@@ -235,7 +241,7 @@ set_model(LeadScore())
 
 
 def check_criteria(metrics: dict, criteria: Criteria) -> dict[str, str]:
-    """Hold the hold-out metrics against the criteria.
+    """Hold the metrics of the forward windows against the criteria.
 
     Parameters
     ----------
@@ -246,7 +252,7 @@ def check_criteria(metrics: dict, criteria: Criteria) -> dict[str, str]:
     -------
     dict, criterion -> what is wrong; empty if all hold.
     """
-    ours, recipe = metrics["holdout"]["leadscore"], metrics["holdout"]["recipe"]
+    ours, recipe = (metrics["forward_pooled"][model] for model in ("leadscore", "recipe"))
     over = ours["auc"] - recipe["auc"]
     checks = {
         "min_auc": (ours["auc"] >= criteria.min_auc, f"AUC {ours['auc']:.4f} < {criteria.min_auc}"),
@@ -256,14 +262,50 @@ def check_criteria(metrics: dict, criteria: Criteria) -> dict[str, str]:
     return {name: fault for name, (holds, fault) in checks.items() if not holds}
 
 
-def register_bundle(folder: Path, metrics: dict, params: Params) -> str:
-    """Register a bundle, unless it is in the registry, and make it champion if the criteria hold.
+def compare_bundles(challenger: "Bundle", champion: "Bundle", leads: "pd.DataFrame", params: Params) -> dict[str, float]:
+    """Measure two models on the same latest days, which neither has seen.
+
+    Parameters
+    ----------
+    challenger, champion : models; one that was trained on those days is fitted anew, by its specification, on the leads before them
+    leads : DataFrame of cleaned leads with label and raw levels
+    params : seed, hold-out, draws of the bootstrap
+
+    Returns
+    -------
+    dict: challenger, champion (AUC), difference, low, high (95 % interval of the paired difference), leads.
+    """
+    from leadscore.evaluate import bootstrap, measure
+    from leadscore.experiment import ModelSpec
+    from leadscore.features import split_by_time
+    from leadscore.model import Blend
+    from leadscore.schema import DATE, LABEL
+
+    base = params.base
+    earlier, later = split_by_time(leads, base.holdout_days)
+
+    def predict(bundle: "Bundle") -> "pd.Series":
+        blend = bundle.blend
+        if bundle.meta["last_created"] >= str(later[DATE].min()):
+            blend = Blend.fit(earlier, ModelSpec(**bundle.meta["spec"]), bundle.cleaner, base.seed, base.threads)
+        return 1 / (1 + np.exp(-blend.predict(blend.cleaner.remap(later)).round(9)))
+
+    ours, theirs = predict(challenger), predict(champion)
+    auc = [measure(later[LABEL], p, 0.5)["auc"] for p in (ours, theirs)]
+    drawn = [bootstrap(later[LABEL], p, 0.5, params.evaluate.draws, base.seed)["auc"] for p in (ours, theirs)]
+    low, high = (drawn[0] - drawn[1]).quantile([0.025, 0.975])
+    return {"challenger": auc[0], "champion": auc[1], "difference": auc[0] - auc[1], "low": low, "high": high, "leads": len(later)}
+
+
+def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.DataFrame") -> str:
+    """Register a bundle, unless it is in the registry, and make it champion if the criteria hold and it is not worse than the champion.
 
     Parameters
     ----------
     folder : the bundle
     metrics : of `metrics/evaluate.json`, measured on it
     params : whose criteria and store count
+    leads : DataFrame of cleaned leads with label, to compare with the champion on
 
     Returns
     -------
@@ -273,6 +315,8 @@ def register_bundle(folder: Path, metrics: dict, params: Params) -> str:
     ------
     LeadscoreError : the metrics were measured on another bundle.
     """
+    from leadscore.model import Bundle
+
     client, experiment_id = connect(params)
     digest = hash_file(Path(folder) / "meta.json")
     if metrics["bundle"] != digest[: len(metrics["bundle"])]:
@@ -280,14 +324,86 @@ def register_bundle(folder: Path, metrics: dict, params: Params) -> str:
     known = client.search_model_versions(f"name = '{MODEL}' and tags.bundle_sha256 = '{digest}'")
     version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest)
     name = f"version {version} of {MODEL}{', registered before' if known else ', registered'}"
-    faults = check_criteria(metrics, params.criteria)
-    client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults.values()) or "all hold")
-    for metric, value in flatten(metrics["holdout"]).items():
-        client.set_model_version_tag(MODEL, version, f"holdout.{metric}", f"{value:.6f}")
+    faults = list(check_criteria(metrics, params.criteria).values())
+    before, compared = find_champion(client), {}
+    if before not in (None, version):
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                champion = Bundle.load(download_bundle(CHAMPION, Path(temporary)))
+            except SchemaError as error:  # of an older schema, or lost: nothing to compare with
+                compared = {"note": f"version {before} can't be read: {error}"}
+            else:
+                compared = compare_bundles(Bundle.load(folder), champion, leads, params)
+                if compared["low"] < -params.criteria.margin:
+                    faults.append(f"AUC over the champion's {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f}) may be below {-params.criteria.margin:+}")
+    for metric, value in flatten(metrics["forward_pooled"]).items():
+        client.set_model_version_tag(MODEL, version, f"forward.{metric}", f"{value:.6f}")
+    client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults) or "all hold")
+    if before != version or faults:
+        _record(client, {"version": version, "before": before, "champion": before if faults else version, "faults": faults, "compared": compared})
     if faults:
-        return f"{name}; not champion: {'; '.join(faults.values())}"
+        return f"{name}; not champion: {'; '.join(faults)}"
     client.set_registered_model_alias(MODEL, "champion", version)
-    return f"{name}; champion"
+    beside = f", AUC over version {before}'s {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f})" if "low" in compared else ""
+    return f"{name}; champion{beside}"
+
+
+def find_champion(client: "MlflowClient") -> Optional[str]:
+    "Version that the alias stands on; None if there is none."
+    try:
+        version = client.get_registered_model(MODEL).aliases.get("champion")
+        return None if version is None else str(version)
+    except Exception as error:
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+_DECISION = "decision."
+
+
+def _record(client: "MlflowClient", decision: dict) -> None:
+    "Append a decision, under its time, to the tags of the registered model."
+    time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    client.set_registered_model_tag(MODEL, f"{_DECISION}{time}", json.dumps(decision, default=float))
+
+
+def list_decisions(client: "MlflowClient") -> list[dict]:
+    "What was decided about the champion, oldest first, each with its `time`."
+    tags = client.get_registered_model(MODEL).tags
+    return [{"time": key.removeprefix(_DECISION), **json.loads(tags[key])} for key in sorted(tags) if key.startswith(_DECISION)]
+
+
+def revert_champion(params: Params) -> str:
+    """Give the alias back to the champion before.
+
+    Parameters
+    ----------
+    params : whose store counts
+
+    Returns
+    -------
+    One line that says what was done.
+
+    Raises
+    ------
+    LeadscoreError : there is no champion, or none before it.
+    """
+    client, _ = connect(params)
+    champion = find_champion(client)
+    if champion is None:
+        raise LeadscoreError("there is no champion to revert; run make repro first")
+    stack: list[str] = []
+    for decision in list_decisions(client):
+        if decision.get("reverted"):
+            stack.pop()
+        elif decision["champion"] == decision["version"]:
+            stack.append(decision["version"])
+    if len(stack) < 2 or stack[-1] != champion:
+        raise LeadscoreError(f"there was no champion before version {champion}; register another model first")
+    _record(client, {"version": champion, "before": champion, "champion": stack[-2], "reverted": True})
+    client.set_registered_model_alias(MODEL, "champion", stack[-2])
+    return f"version {stack[-2]} of {MODEL}; champion again, in place of version {champion}"
 
 
 def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str) -> str:
@@ -300,11 +416,13 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest
     from leadscore import __file__ as package
     from leadscore.sample import make_leads
     from leadscore.schema import LABEL
+    from leadscore.score import REASONS
 
     runs = client.search_runs([experiment_id], f"tags.bundle_sha256 = '{digest}'", max_results=1)
     example = make_leads(5).rename(columns={"": "lead_id"}).drop(columns=LABEL)
     example = example.astype({name: "float64" for name in example.columns[6:]})
-    output = pd.DataFrame({"lead_id": [0], "probability": [0.5], "score": [50.0], "rank": [1.0]})
+    text = ["grade", "call", "unsure", *REASONS]
+    output = pd.DataFrame({"lead_id": [0], "probability": [0.5], "score": [50.0], "rank": [1.0], **dict.fromkeys(text, [""])})
     packages = ["lightgbm", "numpy", "pandas", "pandera", "pyarrow", "pydantic", "pyyaml", "scipy"]
     with tempfile.TemporaryDirectory() as temporary:
         code = Path(temporary) / "pyfunc.py"
@@ -344,8 +462,8 @@ def download_bundle(uri: str, folder: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        stored = os.environ.get("MLFLOW_TRACKING_URI") or load_params(find_root() / "params.yaml").mlflow.tracking_uri
-        _open_store(stored if "MLFLOW_TRACKING_URI" in os.environ else resolve_tracking_uri(stored, main_checkout()))
+        uri_of_store = os.environ.get("MLFLOW_TRACKING_URI") or resolve_tracking_uri(load_params(find_root() / "params.yaml").mlflow.tracking_uri, main_checkout())
+        _open_store(uri_of_store)
         path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
         raise LeadscoreError(f"{uri}: {str(error).splitlines()[0]}; run make repro first, or name a folder with --model") from None

@@ -4,7 +4,6 @@ import ast
 import json
 import sys
 import tomllib
-from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -17,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from leadscore.clean import Cleaner, read_mappings
 from leadscore.config import STAGES, load_params, stage_params
 from leadscore.data import read_leads, validate_leads
-from leadscore.evaluate import cross_fit_recipe
+from leadscore.evaluate import cross_fit_baselines
 from leadscore.sample import make_leads, measure_facts, write_sample
 from leadscore.schema import LABEL
 from leadscore.stage import notebook_name
@@ -34,7 +33,7 @@ def test_parameters_cell_equals_params_yaml(stage):
     [cell] = [cell for cell in notebook(stage).cells if "parameters" in cell.metadata.get("tags", [])]
     literals = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
     assert literals == stage_params(load_params(ROOT / "params.yaml"), stage)
-    assert PIPELINE["stages"][stage]["params"] == ["base", stage]
+    assert PIPELINE["stages"][stage]["params"] == ["base", stage, *(["infer.grades"] if stage == "evaluate" else [])]
 
 
 def imports(source: str) -> set[str]:
@@ -93,12 +92,12 @@ def cross_validate_recipe(leads: pd.DataFrame) -> tuple[float, float]:
     "AUC and accuracy of the case study's recipe over ten folds, as published."
     cleaner = Cleaner(*read_mappings(ROOT / "mappings"), coverage=0.9).fit(leads)
     cleaned = cleaner.transform(leads)
-    folds = pd.DataFrame({LABEL: cleaned[LABEL], "fold": 0})
+    folds = pd.DataFrame({LABEL: cleaned[LABEL], "fold": 0, "logit": 0.0, "probability": 0.5})
     for fold, (_, test) in enumerate(StratifiedKFold(10, shuffle=True, random_state=42).split(cleaned, cleaned[LABEL])):
         folds.loc[test, "fold"] = fold
-    parts = [rows for _, rows in cross_fit_recipe(cleaned, folds, cleaner, seed=42, threads=1).groupby("fold")]
-    auc = sum(roc_auc_score(rows[LABEL], rows["probability"]) for rows in parts) / len(parts)
-    return auc, sum(accuracy_score(rows[LABEL], rows["probability"] > 0.5) for rows in parts) / len(parts)
+    parts = [rows for _, rows in cross_fit_baselines(cleaned, folds, cleaner, seed=42, threads=1).groupby("fold")]
+    auc = sum(roc_auc_score(rows[LABEL], rows["recipe"]) for rows in parts) / len(parts)
+    return auc, sum(accuracy_score(rows[LABEL], rows["recipe"] > 0.5) for rows in parts) / len(parts)
 
 
 def test_the_recipe_on_sample_and_real_leads_is_as_published(tmp_path):
