@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 SETUP := .venv/.setup
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lab mlflow data prepare clean-notebooks readme bench lock
+.PHONY: help setup repro test lab mlflow data prepare clean-notebooks readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -59,6 +59,10 @@ readme: $(SETUP) ## make README.md from nbs/index.ipynb, which shows the sample'
 	nbdev_clean --fname nbs/index.ipynb
 	jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir=. --output=README \
 		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
+
+study: $(SETUP) ## measure features, parts of the model and leaks on the leads cleaned last: nbs/study.ipynb (10 min)
+	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/study.ipynb
+	nbdev_clean --fname nbs/study.ipynb
 
 bench: $(SETUP) ## measure what users wait for, beside the targets
 	python benchmarks/bench.py

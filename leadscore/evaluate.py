@@ -236,8 +236,9 @@ def backtest(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, days: int
     parts = []
     for back in range(windows - 1, -1, -1):
         train, test = split_by_time(leads, days, back)
-        if train[LABEL].nunique() < 2:
-            raise LeadscoreError(f"leads: those before {test[DATE].min().date()} all have the same label; lower evaluate.windows")
+        for part, rows in (("before", train), ("in", test)):
+            if rows[LABEL].nunique() < 2:
+                raise LeadscoreError(f"leads: those {part} the window from {test[DATE].min().date()} all have the same label; lower evaluate.windows, or raise base.holdout_days")
         blend = Blend.fit(train, spec, cleaner, seed, threads)
         part = test[[ID, DATE, LABEL]].assign(window=str(test[DATE].min().date()))
         part["leadscore"] = calibrate(blend.predict(blend.cleaner.remap(test), threads), {"slope": 1.0, "intercept": 0.0})

@@ -16,7 +16,8 @@ SMALL = {
     "profile": {"html": False},
     "experiment": {"candidates": ["lightgbm", "lr"], "folds": 2, "trials": 2},
     "train": {"folds": 3},
-    "criteria": {"min_auc": 0.5, "min_auc_over_recipe": -0.1, "max_log_loss": 0.7},
+    "evaluate": {"windows": 3, "draws": 100},
+    "criteria": {"min_auc": 0.5, "min_auc_over_recipe": -0.2, "max_log_loss": 0.8},
 }
 
 

@@ -72,11 +72,33 @@ def test_levels_named_anew_stop_infer(work):
     assert "first_platform_c has 100.0% unseen levels" in message and "infer.max_unseen" in message
 
 
+def test_leads_sorted_by_label_stop_training(work):
+    path = work / "data/leadscoring.csv"
+    leads = pd.read_csv(path, dtype=str).rename(columns={"Unnamed: 0": ""})
+    leads.sort_values("app_complete_flag", kind="stable").to_csv(path, index=False)
+    before = (work / "outputs/train/model/meta.json").read_bytes()
+    run("python", "-m", "leadscore.stage", "clean", cwd=work)
+    message = fails("python", "-m", "leadscore.stage", "train", cwd=work)
+    assert "leak: order in the file alone tells the label" in message and "train.max_auc" in message
+    assert (work / "outputs/train/model/meta.json").read_bytes() == before
+
+
+def test_score_carries_columns_along(work):
+    leads = pd.read_csv(work / "data/leadscoring_inference.csv", dtype=str).rename(columns={"Unnamed: 0": ""})
+    leads.assign(name="Ada", phone="12 34").to_csv(work / "named.csv", index=False)
+    score = ["leadscore", "score", "named.csv", "-o", "scored.csv", "--model", "outputs/train/model", "--capacity", "1"]
+    assert "named.csv: column additional: 'name', 'phone'; remove it, or take it along by --carry" in fails(*score, cwd=work)
+    run(*score, "--carry", "name,phone", cwd=work)
+    scores = pd.read_csv(work / "scored.csv")
+    assert scores.columns[-2:].tolist() == ["name", "phone"] and set(scores["name"]) == {"Ada"}
+    assert "--capacity: Input should be greater" in fails(*score[:-1], "0", "--carry", "name,phone", cwd=work)
+
+
 def test_score_refuses_a_model_that_is_incomplete_or_old(work):
     score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 1', '"schema_version": 0')
-    assert "schema version 0, this code reads 1; train anew" in fails(*score, cwd=work)
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 1')
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 2', '"schema_version": 0')
+    assert "schema version 0, this code reads 2; train anew" in fails(*score, cwd=work)
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 2')
     (work / "outputs/train/model/cleaner.json").unlink()
     assert "outputs/train/model: model bundle without cleaner.json" in fails(*score, cwd=work)
     assert not (work / "scored.csv").exists()

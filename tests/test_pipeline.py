@@ -1,6 +1,7 @@
 """The whole way on 500 sample leads: what a user gets from `dvc repro`."""
 
 import json
+import shutil
 
 import mlflow
 import nbformat
@@ -25,7 +26,10 @@ def read(repo, name):
 def test_every_lead_has_one_score(repo):
     leads = pd.read_csv(repo / "data/leadscoring_inference.csv")
     scores = pd.read_csv(repo / "outputs/infer/scored_leads.csv")
-    assert scores.columns.tolist() == ["lead_id", "probability", "score", "rank"]
+    listed = ["lead_id", "probability", "score", "grade", "rank", "call", "unsure", "reason_up_1", "reason_up_2", "reason_up_3", "reason_down_1", "reason_down_2"]
+    assert scores.columns.tolist() == listed
+    assert set(scores["grade"]) <= set("ABCD") and set(scores["call"]) <= {"yes", "no"}
+    assert scores[["reason_up_1", "reason_down_1"]].notna().any(axis=1).all()
     assert scores["lead_id"].tolist() == leads.iloc[:, 0].tolist()
     assert scores["probability"].between(0, 1).all() and scores["score"].between(0, 100).all()
     assert sorted(scores["rank"]) == list(range(1, len(leads) + 1))
@@ -42,10 +46,14 @@ def test_leads_are_counted_through_the_stages(repo):
 
 def test_metrics_stand_beside_the_recipe(repo):
     metrics = read(repo, "evaluate")
-    names = {"accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"}
-    for model in ("leadscore", "recipe"):
-        assert set(metrics["folds"][model]) == set(metrics["holdout"][model]) == names
-        assert all(set(value) == {"mean", "sd"} for value in metrics["folds"][model].values())
+    names = {"accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier", "ece", "lift_10", "capture_20"}
+    for model in ("leadscore", "recipe", "plain", "rates"):
+        assert set(metrics["folds"][model]) == set(metrics["forward"][model]) == set(metrics["holdout"][model]) == names
+        assert all(set(value) == {"mean", "sd"} for value in [*metrics["folds"][model].values(), *metrics["forward"][model].values()])
+    windows = pd.read_csv(repo / "metrics/windows.csv")
+    assert len(windows) == 3 and windows["window"].is_monotonic_increasing
+    promises = pd.read_csv(repo / "metrics/promises.csv")
+    assert promises["leads"].sum() == windows["leads"].sum()
 
 
 def test_database_holds_the_case_studys_tables(repo):
@@ -75,10 +83,10 @@ def test_mlflow_holds_the_runs(client):
         assert f"{notebook_name(stage)}.ipynb" in [file.path for file in client.list_artifacts(stage_run.info.run_id)]
     assert {"model", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
     assert "data_sha256" in stages["train"].data.tags and stages["train"].data.params["folds"] == "3"
-    assert stages["evaluate"].data.metrics["holdout.leadscore.auc"] > 0.5
+    assert stages["evaluate"].data.metrics["forward_pooled.leadscore.auc"] > 0.5
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == stages["experiment"].info.run_id]
     assert sorted(run.info.run_name for run in nested) == sorted(
-        ["all: lightgbm", "all: lr", "relevant: lightgbm", "relevant: lr", "tune: lightgbm", "tune: lightgbm_tuned"]
+        [*(f"{part}: {name}" for part in ("all", "relevant", "rich") for name in ("lightgbm", "lr")), "tune: lightgbm", "tune: lightgbm_tuned"]
     )
     assert all({"accuracy", "auc", "f1", "kappa", "mcc"} <= set(run.data.metrics) for run in nested)
     [model] = [model for model in client.search_logged_models([experiment.experiment_id]) if model.name == "pipeline"]
@@ -97,15 +105,32 @@ def test_champion_scores_as_the_pipeline_did(repo, tmp_path):
     assert (tmp_path / "scored.csv").read_bytes() == (repo / "outputs/infer/scored_leads.csv").read_bytes()
 
 
+def test_receipt_is_verified(repo, tmp_path):
+    assert "every score is the same" in run("leadscore", "verify", "outputs/infer/receipt.json", cwd=repo).stdout
+    for name in ("outputs", "leadscore"):
+        shutil.copytree(repo / name, tmp_path / name)
+    shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
+    scores = pd.read_parquet(tmp_path / "outputs/infer/scored_leads.parquet")
+    scores.assign(score=scores["score"].where(scores.index != 3, 0.0)).to_parquet(tmp_path / "outputs/infer/scored_leads.parquet", index=False)
+    done = run("leadscore", "verify", "outputs/infer/receipt.json", cwd=tmp_path, ok=False)
+    assert done.returncode == 1 and f"1 of 100 scores differ, first lead_id {scores['lead_id'][3]}" in done.stderr
+
+
+def test_champion_history(repo):
+    assert "version 1: made champion; champion: 1" in run("leadscore", "champion", cwd=repo).stdout
+    done = run("leadscore", "champion", "--revert", cwd=repo, ok=False)
+    assert done.returncode == 1 and "there was no champion before version 1" in done.stderr
+
+
 def test_a_second_repro_does_nothing(repo):
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=repo).stdout
 
 
 def test_dvc_shows(repo, tmp_path):
-    assert "holdout.leadscore.auc" in run("dvc", "metrics", "show", "--md", cwd=repo).stdout
+    assert "forward_pooled.leadscore.auc" in run("dvc", "metrics", "show", "--md", cwd=repo).stdout
     assert "experiment" in run("dvc", "dag", cwd=repo).stdout
     plots = run("dvc", "plots", "show", "--json", cwd=repo).stdout
-    assert set(json.loads(plots)["data"]) == {"ROC", "precision-recall", "calibration", "gain", "confusion"}
+    assert set(json.loads(plots)["data"]) == {"ROC", "precision-recall", "calibration", "gain", "confusion", "decision", "importance"}
 
 
 def test_experiments_change_one_parameter(repo):
