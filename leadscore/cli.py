@@ -7,16 +7,15 @@ __all__ = ['FILES', 'hide_packages', 'read_rules', 'score', 'check_data', 'swap_
 
 # %% ../nbs/12_cli.ipynb #897edfdb
 import argparse
+import io
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Optional
 
@@ -172,9 +171,7 @@ def register(root: Path) -> None:
         return
     from leadscore.tracking import register_bundle
 
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # one line is what a user needs; MLflow's hints are for us
-    warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     folder, metrics = root / "outputs" / "train" / "model", root / "metrics" / "evaluate.json"
     for path in (folder / "meta.json", metrics):
         if not path.is_file():
@@ -182,7 +179,9 @@ def register(root: Path) -> None:
     import pandas as pd
 
     leads = pd.read_parquet(root / "outputs" / "clean" / "leads.parquet")
-    print(register_bundle(folder, json.loads(metrics.read_text()), load_params(root / "params.yaml"), leads))
+    with redirect_stderr(io.StringIO()):  # one line is what a user needs; MLflow's hints are for us, and its errors are raised
+        line = register_bundle(folder, json.loads(metrics.read_text()), load_params(root / "params.yaml"), leads)
+    print(line)
 
 
 def champion(revert: bool, root: Path) -> None:

@@ -178,15 +178,17 @@ DEFAULTS = {
 
 
 def keep_tuned(default: pd.DataFrame, tuned: pd.DataFrame, majority: float) -> bool:
-    """Whether a tuned model replaces the default one: its AUC is better by more than chance, and it tells leads apart.
+    """Whether a tuned model replaces the default one: its AUC is better beyond chance (paired t-test, 5 %), and it tells leads apart.
 
     Parameters
     ----------
     default, tuned : DataFrames, one row a fold, the same folds: auc, accuracy, kappa
     majority : share of the larger class, which a constant answer reaches as accuracy
     """
-    gain = tuned["auc"] - default["auc"]
-    return bool(gain.mean() > gain.sem() and tuned["accuracy"].mean() > majority and tuned["kappa"].mean() > 0)
+    from scipy.stats import ttest_rel
+
+    p = ttest_rel(tuned["auc"], default["auc"], alternative="greater").pvalue  # NaN if both are the same
+    return bool(p < 0.05 and tuned["accuracy"].mean() > majority and tuned["kappa"].mean() > 0)
 
 
 def tune_lightgbm(experiment: "ClassificationExperiment", defaults: dict[str, float], trials: int) -> tuple[dict, pd.DataFrame]:

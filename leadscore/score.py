@@ -84,9 +84,10 @@ def check_unseen_levels(leads: pd.DataFrame, bundle: Bundle, max_unseen: float) 
 # %% ../nbs/09_score.ipynb #3e88155c
 _WORDS = {
     DATE: "created in {}", CITY: "city {}", "first_platform_c": "platform {}", "first_utm_medium_c": "medium {}",
-    "first_utm_source_c": "source {}", "total_leads_droppped": "{} courses checked", "referred_lead": "referred: {}",
+    "first_utm_source_c": "source {}", "total_leads_droppped": "{} courses checked", "referred_lead": "referred {} times",
     **{name: f"{name.removesuffix('_interaction')} clicks: {{}}" for name in INTERACTIONS},
 }  # fmt: skip
+_SAID = {("referred_lead", "1"): "referred by another person", ("referred_lead", "0"): "not referred", ("total_leads_droppped", "1"): "1 course checked"}
 REASONS = ["reason_up_1", "reason_up_2", "reason_up_3", "reason_down_1", "reason_down_2"]
 
 
@@ -119,7 +120,7 @@ def explain_leads(leads: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
 
 def _put_into_words(cells: pd.Series, column: str, seen: dict[str, list[int]]) -> np.ndarray:
     def say(level: str) -> str:
-        name = "referred by another person" if (column, level) == ("referred_lead", "1") else _WORDS[column].format({"0": "no"}.get(level, level) if column == "referred_lead" else level)
+        name = _SAID.get((column, level), _WORDS[column].format(level))
         n, completed = seen.get(level, (0, 0))
         return f"{name}: {completed / n:.0%} of {n:,} leads completed" if n else f"{name}: not seen in training"
 
