@@ -49,9 +49,11 @@ def read_rules(given: dict[str, Optional[float]]) -> Infer:
     LeadscoreError : a value is out of range.
     """
     try:
-        rules = load_params(find_root() / "params.yaml").infer.model_dump()
-    except LeadscoreError:
+        root = find_root()
+    except LeadscoreError:  # outside of a repo
         rules = {}
+    else:
+        rules = load_params(root / "params.yaml").infer.model_dump()
     try:
         return Infer(**{**rules, **{name: value for name, value in given.items() if value is not None}})
     except ValidationError as error:

@@ -95,11 +95,11 @@ def bootstrap(label: np.ndarray, probability: np.ndarray, threshold: float, draw
 
     Returns
     -------
-    DataFrame, one row a draw, one column a metric of `BOOTSTRAPPED`.
+    DataFrame, one row a draw, one column a metric of `BOOTSTRAPPED`. The calibration error of a draw is larger than that of the leads: drawing adds noise.
     """
     label, probability = np.asarray(label, float), np.asarray(probability)
     n = len(label)
-    order = np.argsort(probability, kind="stable")
+    order = np.argsort(-probability, kind="stable")[::-1]  # from the top, ties in the order of `measure`
     y, p = label[order], probability[order]
     rng = np.random.default_rng(seed)
     weights = np.array([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(draws)], np.float32)[:, order]
@@ -107,8 +107,13 @@ def bootstrap(label: np.ndarray, probability: np.ndarray, threshold: float, draw
     positive, negative = (np.add.reduceat(weights * part, starts, axis=1, dtype=float) for part in (y, 1 - y))
     below = np.cumsum(negative, axis=1) - negative / 2
     from_top = np.cumsum(weights[:, ::-1], axis=1, dtype=float)
-    hits = weights[:, ::-1] * y[::-1]
-    edges = np.r_[0, np.cumsum([len(part) for part in np.array_split(y, 10)])[:-1]]
+    edges = np.unique(np.r_[0, np.cumsum([len(part) for part in np.array_split(y, 10)])[:-1]].clip(max=n - 1))
+
+    def hits(called: int) -> np.ndarray:
+        "Completions among the first `called` leads from the top; of a lead at the cut as much as fits."
+        fits = np.clip(called - (from_top - weights[:, ::-1]), 0, weights[:, ::-1])
+        return fits @ y[::-1]
+
     clipped = np.clip(p, 1e-15, 1 - 1e-15)
     completed = positive.sum(axis=1)
     return pd.DataFrame(
@@ -118,8 +123,8 @@ def bootstrap(label: np.ndarray, probability: np.ndarray, threshold: float, draw
             "log_loss": -weights @ (y * np.log(clipped) + (1 - y) * np.log(1 - clipped)) / n,
             "brier": weights @ (p - y) ** 2 / n,
             "ece": np.abs(np.add.reduceat(weights * (p - y), edges, axis=1)).sum(axis=1) / n,
-            "lift_10": (hits * (from_top <= n // 10)).sum(axis=1) / (n // 10) / (completed / n),
-            "capture_20": (hits * (from_top <= n // 5)).sum(axis=1) / completed,
+            "lift_10": hits(max(1, n // 10)) / max(1, n // 10) / (completed / n),
+            "capture_20": hits(n // 5) / completed,
         }
     )
 
@@ -271,7 +276,7 @@ def audit_leaks(leads: pd.DataFrame, seed: int) -> pd.DataFrame:
     from sklearn.preprocessing import TargetEncoder
     from sklearn.tree import DecisionTreeClassifier
 
-    numbers = {"order in the file": np.arange(len(leads)), "lead_id": pd.to_numeric(leads[ID], errors="coerce").fillna(-1)}
+    numbers = {"order in the file": np.arange(len(leads)), "lead_id": leads[ID] if pd.api.types.is_numeric_dtype(leads[ID]) else pd.factorize(leads[ID], sort=True)[0]}
     numbers |= {DATE: count_days(leads[DATE], str(leads[DATE].min())), **{name: leads[name] for name in [*COUNTS, *INTERACTIONS]}}
     columns = {name: np.asarray(values, float)[:, None] for name, values in numbers.items()}
     columns |= {column: leads[[RAW[column]]].fillna("").to_numpy(object) for column in [CITY, *CATEGORIES]}
@@ -368,12 +373,12 @@ def curve_decision(label: np.ndarray, probabilities: dict[str, np.ndarray], poin
 
     Returns
     -------
-    DataFrame: threshold, one column a model, `call_all`; net benefit in applications a lead, call costs taken off.
+    DataFrame: threshold, one column a model, `call_all`; net benefit: applications less what the calls cost, a lead, in applications.
 
-    Source: Vickers and Elkin, "Decision curve analysis" (2006).
+    Source: Vickers and Elkin, "Decision curve analysis" (2006); theirs counts in applications less their own call.
     """
     label, thresholds = np.asarray(label), np.linspace(0, 0.98, points)
-    benefit = lambda called, t: (label[called].sum() - (~label[called].astype(bool)).sum() * t / (1 - t)) / len(label)  # noqa: E731
+    benefit = lambda called, t: (label[called].sum() - t * called.sum()) / len(label)  # noqa: E731
     curves = {name: [benefit(probability >= t, t) for t in thresholds] for name, probability in probabilities.items()}
     return pd.DataFrame({"threshold": thresholds, **curves, "call_all": [benefit(np.full(len(label), True), t) for t in thresholds]}).round(6)
 

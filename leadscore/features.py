@@ -9,7 +9,7 @@ __all__ = ['RICH', 'FEATURE_SETS', 'CATEGORICAL', 'name_column', 'Encoder', 'cou
 import numpy as np
 import pandas as pd
 
-from .clean import CASE_STUDY, RAW
+from .clean import CASE_STUDY, RAW, count_levels
 from .config import SchemaError
 from .schema import CATEGORIES, CITY, COUNTS, DATE, LABEL, check_present
 
@@ -47,7 +47,7 @@ class Encoder:
     def fit(self, leads: pd.DataFrame) -> "Encoder":
         "Fit on labelled leads."
         check_present(leads, [*self._inputs(), LABEL])
-        self.levels = {name: _count(leads[name]).index.tolist() for name in self.features if name in CATEGORICAL}
+        self.levels = {name: count_levels(leads[name]).index.tolist() for name in self.features if name in CATEGORICAL}
         self.mean, self.origin, self.cities = float(leads[LABEL].mean()), str(leads[DATE].min()), {}
         if "city_rate" in self.features or "city_leads" in self.features:
             city = leads.groupby(leads[RAW[CITY]].fillna(""))[LABEL].agg(["sum", "size"])
@@ -70,12 +70,15 @@ class Encoder:
         return np.column_stack([self._encode(name, leads) for name in self.features])
 
     def fit_transform(self, leads: pd.DataFrame, seed: int) -> np.ndarray:
-        "Fit, and encode so that no lead's own label is in its `city_rate`: it comes from the other nine of ten folds."
+        "Fit, and encode so that no lead's own label is in its `city_rate`: it comes from the other nine of ten folds (of fewer, if there are fewer leads of a label)."
         rows = self.fit(leads).transform(leads)
         if "city_rate" in self.features:
             from sklearn.preprocessing import TargetEncoder
 
-            encoder = TargetEncoder(target_type="binary", smooth=self.SMOOTH, cv=10, shuffle=True, random_state=seed)
+            folds = min(10, int(leads[LABEL].value_counts().min()))
+            if folds < 2 or leads[LABEL].nunique() < 2:
+                raise SchemaError("leads: fewer than two with the label 0, or with 1; add leads")
+            encoder = TargetEncoder(target_type="binary", smooth=self.SMOOTH, cv=folds, shuffle=True, random_state=seed)
             rows[:, self.features.index("city_rate")] = encoder.fit_transform(leads[[RAW[CITY]]].fillna(""), leads[LABEL])[:, 0]
         return rows
 
@@ -110,10 +113,6 @@ class Encoder:
 def count_days(dates: pd.Series, origin: str) -> np.ndarray:
     "Days (float) from `origin` to each date."
     return ((dates - pd.Timestamp(origin)) / pd.Timedelta(days=1)).to_numpy(float)
-
-
-def _count(cells: pd.Series) -> pd.Series:
-    return cells.value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
 
 # %% ../nbs/05_features.ipynb #5a1d0c02
 def encode_one_hot(leads: pd.DataFrame, levels: dict[str, list[str]]) -> pd.DataFrame:

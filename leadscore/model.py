@@ -8,7 +8,6 @@ __all__ = ['EFFECTS', 'DRIFTS', 'fit_booster', 'explain_booster', 'LinearPart', 
 
 # %% ../nbs/07_model.ipynb #ee766ed5
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -67,7 +66,7 @@ def explain_booster(booster: "lightgbm.Booster", rows: np.ndarray, threads: int 
     for name, thresholds in splits.groupby("split_feature")["threshold"]:
         column = booster.feature_name().index(name)
         codes[:, column] = np.where(np.isnan(rows[:, column]), -1, np.searchsorted(np.unique(thresholds.astype(float)), rows[:, column], side="left"))
-    group, first = np.unique(pd.DataFrame(codes).groupby(list(range(codes.shape[1])), sort=False).ngroup(), return_inverse=True)[::-1][0], None
+    group = pd.DataFrame(codes).groupby(list(range(codes.shape[1])), sort=False).ngroup().to_numpy()
     _, first = np.unique(group, return_index=True)
     return np.asarray(booster.predict(rows[first], pred_contrib=True, num_threads=threads))[group]
 
@@ -142,7 +141,7 @@ class LinearPart:
         return self.intercept + self.contributions(leads, centred=False).sum(axis=1)
 
     def explain(self, leads: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        "Shapley values by column of the file (an effect of several columns is shared evenly), and the base; they sum to `predict`."
+        "What each column of the file adds, against the mean lead of training (an effect of several columns is shared evenly), and the base; they sum to `predict`."
         values, shares = self.contributions(leads), {}
         for effect, value in zip(self.effects, values.T):
             owners = [*map(name_column, effect["columns"]), *([DATE] if effect["drift"] else [])]
@@ -262,7 +261,7 @@ class Blend:
         return (1 - self.weight) * logit + self.weight * self.linear.predict(leads) if self.linear else logit
 
     def explain(self, leads: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-        """What each column adds to a lead's log-odds: TreeSHAP of the trees and of the linear part, weighted.
+        """What each column adds to a lead's log-odds: TreeSHAP of the trees, and the terms of the linear part less their means, weighted.
 
         Returns
         -------

@@ -17,7 +17,7 @@ import pandera.pandas as pa
 from .config import SchemaError
 
 # %% ../nbs/01_schema.ipynb #c4f40a1d
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ID = "lead_id"
 DATE = "created_date"
 CITY = "city_mapped"

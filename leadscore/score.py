@@ -121,6 +121,8 @@ def explain_leads(leads: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
 def _put_into_words(cells: pd.Series, column: str, seen: dict[str, list[int]]) -> np.ndarray:
     def say(level: str) -> str:
         name = _SAID.get((column, level), _WORDS[column].format(level))
+        if column == DATE and seen and level > max(seen):  # the model goes on as it ended
+            name, level = f"{name}, taken like {max(seen)}", max(seen)
         n, completed = seen.get(level, (0, 0))
         return f"{name}: {completed / n:.0%} of {n:,} leads completed" if n else f"{name}: not seen in training"
 
@@ -167,7 +169,7 @@ def score_leads(leads: pd.DataFrame, bundle: Bundle, rules: Infer = Infer(), rea
     SchemaError : a column is missing or additional.
     """
     check_input_features(leads, bundle)
-    probability = pd.Series(bundle.predict(leads), leads.index).where(leads["valid"])
+    probability = pd.Series(bundle.predict(leads).round(9), leads.index).where(leads["valid"])  # the last bits are the processor's
     rank = probability.rank(method="first", ascending=False).astype("Int64")
     calls = count_calls(probability, leads[DATE], rules)
     scores = pd.DataFrame({ID: leads[ID], "probability": probability.round(6), "score": (100 * probability).round(1), "grade": grade(probability, rules.grades), "rank": rank})
@@ -183,10 +185,10 @@ def count_calls(probability: pd.Series, created: pd.Series, rules: Infer) -> int
     ----------
     probability : Series, empty where there is no score
     created : Series of dates
-    rules : section `infer`; `capacity` counts for each day from the first lead to the last
+    rules : section `infer`; `capacity` counts for each day on which leads were created
     """
     if rules.capacity:
-        days = (created.max().normalize() - created.min().normalize()).days + 1 if created.notna().any() else 0
+        days = created.dt.normalize().nunique()
         return min(rules.capacity * days, int(probability.notna().sum()))
     return int((probability * rules.value_per_application > rules.cost_per_call).sum())
 
@@ -202,7 +204,7 @@ def plan_calls(scores: pd.DataFrame, rules: Infer) -> pd.DataFrame:
     Returns
     -------
     DataFrame, one row a way of calling: cutoff (lowest probability called), calls, completions (expected), low, high (95 % interval
-    if each probability is right), missed (expected), cost, cost_per_application, saved (calls, for the same completions).
+    if each probability is right), missed (expected), cost, cost_per_application, saved (calls, that as many completions cost more in order of arrival).
     """
     p = np.sort(scores["probability"].dropna().to_numpy())[::-1]
     calls, mean = int((scores["call"] == "yes").sum()), float(p.mean()) if len(p) else 0.0
@@ -218,9 +220,9 @@ def plan_calls(scores: pd.DataFrame, rules: Infer) -> pd.DataFrame:
     for way, (n, q, cutoff) in ways.items():
         expected, half = q.sum(), 1.96 * np.sqrt((q * (1 - q)).sum())
         cost = n * rules.cost_per_call
-        rows.append((way, cutoff, n, expected, max(0.0, expected - half), expected + half, p.sum() - expected, cost, cost / expected if expected else 0.0, same - n))
+        rows.append((way, cutoff, n, expected, max(0.0, expected - half), expected + half, p.sum() - expected, cost, cost / expected if expected else 0.0, same - n if way == "best scores first" else 0))
     columns = ["way", "cutoff", "calls", "completions", "low", "high", "missed", "cost", "cost_per_application", "saved"]
-    return pd.DataFrame(rows, columns=columns).round({"cutoff": 6, **dict.fromkeys(columns[3:9], 1)})
+    return pd.DataFrame(rows, columns=columns).round({"cutoff": 6, **dict.fromkeys(columns[3:7], 1), **dict.fromkeys(columns[7:9], 4)})
 
 
 def check_prediction_ratio(scores: pd.DataFrame, bundle: Bundle) -> dict[str, float]:
@@ -358,7 +360,8 @@ def verify_receipt(path: Path, root: Path) -> list[str]:
     again = score_leads(leads, Bundle.load(Path(root) / names[1]), rules)
     if len(again) != len(kept) or not again[ID].equals(kept[ID]):
         return [*found, f"{len(kept)} leads in the list, {len(again)} in the leads, or in another order"]
-    differ = (again.fillna("").astype(str) != kept[again.columns].fillna("").astype(str)).any(axis=1)
+    same = [table[again.columns].astype(object).where(table[again.columns].notna(), "").astype(str) for table in (again, kept)]
+    differ = (same[0] != same[1]).any(axis=1)
     if differ.any():
         found.append(f"{differ.sum()} of {len(kept)} scores differ, first {ID} {', '.join(map(str, kept.loc[differ, ID].head(5)))}")
     return found

@@ -169,14 +169,15 @@ def close_run(client: "MlflowClient", run_id: str, metrics: Path, artifacts: Opt
     client.set_terminated(run_id, "FINISHED")
 
 # %% ../nbs/10_tracking.ipynb #400cb2b5
-def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame") -> None:
+def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame", experiment: str = "relevant") -> None:
     """Log a nested run for each row of the leaderboard, and the best pipeline with signature and requirements.
 
     Parameters
     ----------
     board : DataFrame, as from `leadscore.experiment.run_experiment`
-    best : fitted pipeline, the best candidate of experiment `relevant`
+    best : fitted pipeline, the best candidate of `experiment`
     example : DataFrame, a few rows of its input
+    experiment : whose best row the pipeline is logged to
     """
     client, experiment_id = connect()
     runner = f"tags.`{_PROCESS}` = '{socket.gethostname()}:{os.getppid()}'"  # a stage's kernel is a child of its runner
@@ -185,7 +186,7 @@ def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame") ->
         return
     tags = {"mlflow.parentRunId": parent[0].info.run_id, "stage": "candidate"}
     texts = ["experiment", "candidate", "model"]
-    best_row = board.index[board["experiment"] == "relevant"][0]
+    best_row = board.index[board["experiment"] == experiment][0]
     for index, row in zip(board.index, board.to_dict("records")):
         params = json.loads(row.pop("params"))
         run_id = client.create_run(experiment_id, run_name=f"{row['experiment']}: {row['candidate']}", tags=tags).info.run_id
@@ -326,11 +327,13 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     name = f"version {version} of {MODEL}{', registered before' if known else ', registered'}"
     faults = list(check_criteria(metrics, params.criteria).values())
     before, compared = find_champion(client), {}
+    if [decision.get("reverted") for decision in list_decisions(client) if decision["version"] == version][-1:] == [True]:
+        return f"{name}; not champion: it was reverted"
     if before not in (None, version):
         with tempfile.TemporaryDirectory() as temporary:
             try:
                 champion = Bundle.load(download_bundle(CHAMPION, Path(temporary)))
-            except SchemaError as error:  # of an older schema, or lost: nothing to compare with
+            except LeadscoreError as error:  # of an older schema, or lost: nothing to compare with
                 compared = {"note": f"version {before} can't be read: {error}"}
             else:
                 compared = compare_bundles(Bundle.load(folder), champion, leads, params)
@@ -339,8 +342,10 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     for metric, value in flatten(metrics["forward_pooled"]).items():
         client.set_model_version_tag(MODEL, version, f"forward.{metric}", f"{value:.6f}")
     client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults) or "all hold")
-    if before != version or faults:
+    if before != version:
         _record(client, {"version": version, "before": before, "champion": before if faults else version, "faults": faults, "compared": compared})
+    if faults and before == version:
+        return f"{name}; still champion, but: {'; '.join(faults)}; leadscore champion --revert goes back one"
     if faults:
         return f"{name}; not champion: {'; '.join(faults)}"
     client.set_registered_model_alias(MODEL, "champion", version)
@@ -393,17 +398,12 @@ def revert_champion(params: Params) -> str:
     champion = find_champion(client)
     if champion is None:
         raise LeadscoreError("there is no champion to revert; run make repro first")
-    stack: list[str] = []
-    for decision in list_decisions(client):
-        if decision.get("reverted"):
-            stack.pop()
-        elif decision["champion"] == decision["version"]:
-            stack.append(decision["version"])
-    if len(stack) < 2 or stack[-1] != champion:
+    made = [decision["before"] for decision in list_decisions(client) if decision["version"] == decision["champion"] == champion]
+    if not made or made[-1] is None:
         raise LeadscoreError(f"there was no champion before version {champion}; register another model first")
-    _record(client, {"version": champion, "before": champion, "champion": stack[-2], "reverted": True})
-    client.set_registered_model_alias(MODEL, "champion", stack[-2])
-    return f"version {stack[-2]} of {MODEL}; champion again, in place of version {champion}"
+    _record(client, {"version": champion, "before": champion, "champion": made[-1], "reverted": True, "faults": []})
+    client.set_registered_model_alias(MODEL, "champion", made[-1])
+    return f"version {made[-1]} of {MODEL}; champion again, in place of version {champion}"
 
 
 def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str) -> str:

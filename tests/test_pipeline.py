@@ -90,7 +90,8 @@ def test_mlflow_holds_the_runs(client):
     )
     assert all({"accuracy", "auc", "f1", "kappa", "mcc"} <= set(run.data.metrics) for run in nested)
     [model] = [model for model in client.search_logged_models([experiment.experiment_id]) if model.name == "pipeline"]
-    assert model.source_run_id in {run.info.run_id for run in nested}
+    [owner] = [run.info.run_name for run in nested if run.info.run_id == model.source_run_id]
+    assert owner.startswith("rich: ")
 
 
 def test_register_is_done_once(repo, client):
