@@ -209,12 +209,16 @@ def cross_fit_baselines(leads: pd.DataFrame, oof: pd.DataFrame, cleaner: Cleaner
     -------
     `oof` with a column of probabilities a model: `leadscore` and the baselines.
     """
+    from joblib import Parallel, delayed
+
+    def predict(name: str, test: np.ndarray) -> np.ndarray:
+        return BASELINES[name](leads[~test], leads[test], cleaner, seed, threads)
+
     leads = leads.reset_index(drop=True)
     result = oof.rename(columns={"probability": "leadscore"}).drop(columns="logit").assign(**dict.fromkeys(BASELINES, 0.0))
-    for fold in oof["fold"].unique():
-        test = (oof["fold"] == fold).to_numpy()
-        for name, predict in BASELINES.items():
-            result.loc[test, name] = predict(leads[~test], leads[test], cleaner, seed, threads)
+    tasks = [(name, (oof["fold"] == fold).to_numpy()) for fold in oof["fold"].unique() for name in BASELINES]
+    for (name, test), values in zip(tasks, Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(*task) for task in tasks)):
+        result.loc[test, name] = values
     return result
 
 # %% ../nbs/08_evaluate.ipynb #08ba0002
@@ -238,8 +242,9 @@ def backtest(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, days: int
     ------
     SchemaError : no leads in a window, or before it.
     """
-    parts = []
-    for back in range(windows - 1, -1, -1):
+    from joblib import Parallel, delayed
+
+    def predict(back: int) -> pd.DataFrame:
         train, test = split_by_time(leads, days, back)
         for part, rows in (("before", train), ("in", test)):
             if rows[LABEL].nunique() < 2:
@@ -247,7 +252,9 @@ def backtest(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, days: int
         blend = Blend.fit(train, spec, cleaner, seed, threads)
         part = test[[ID, DATE, LABEL]].assign(window=str(test[DATE].min().date()))
         part["leadscore"] = calibrate(blend.predict(blend.cleaner.remap(test), threads), {"slope": 1.0, "intercept": 0.0})
-        parts.append(part.assign(**{name: predict(train, test, cleaner, seed, threads) for name, predict in BASELINES.items()}))
+        return part.assign(**{name: baseline(train, test, cleaner, seed, threads) for name, baseline in BASELINES.items()})
+
+    parts = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(back) for back in range(windows - 1, -1, -1))
     return pd.concat(parts, ignore_index=True).round(dict.fromkeys(["leadscore", *BASELINES], 9))
 
 # %% ../nbs/08_evaluate.ipynb #08ba0006

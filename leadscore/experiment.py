@@ -68,7 +68,7 @@ def read_spec(path: Path) -> ModelSpec:
         raise SchemaError(f"{path}: no model specification: {' '.join(str(error).split())}; run the experiment anew") from None
 
 # %% ../nbs/06_experiment.ipynb #33b23ec3
-TRAIN_SIZE = 0.7  # PyCaret's own; the rest it keeps aside, and we don't look at it
+TRAIN_SIZE = 0.6  # the rest PyCaret keeps aside, and we don't look at it
 METRICS = {"Accuracy": "accuracy", "AUC": "auc", "Recall": "recall", "Prec.": "precision", "F1": "f1", "Kappa": "kappa", "MCC": "mcc"}
 
 

@@ -293,15 +293,19 @@ def cross_fit(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, folds: i
     -------
     DataFrame, one row a lead in the given order: lead_id, created_date, app_complete_flag, fold, logit (not calibrated), probability.
     """
+    from joblib import Parallel, delayed
     from sklearn.model_selection import StratifiedKFold
+
+    def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        blend = Blend.fit(leads.iloc[train], spec, cleaner, seed, threads)
+        return blend.predict(blend.cleaner.remap(leads.iloc[test]), threads)
 
     leads = leads.reset_index(drop=True)
     oof = leads[[ID, DATE, LABEL]].assign(fold=0, logit=0.0, probability=0.0)
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(leads, leads[LABEL]))
-    for fold, (train, test) in enumerate(splits):
-        blend = Blend.fit(leads.iloc[train], spec, cleaner, seed, threads)
-        oof.loc[test, "logit"] = blend.predict(blend.cleaner.remap(leads.iloc[test]), threads)
-        oof.loc[test, "fold"] = fold
+    logits = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(*split) for split in splits)
+    for fold, (logit, (_, test)) in enumerate(zip(logits, splits)):
+        oof.loc[test, "logit"], oof.loc[test, "fold"] = logit, fold
     for train, test in splits:
         calibration = fit_calibration(oof["logit"].to_numpy()[train], oof[LABEL].to_numpy()[train])
         oof.loc[test, "probability"] = calibrate(oof["logit"].to_numpy()[test], calibration)
