@@ -169,7 +169,7 @@ def read_relevance(experiment: "ClassificationExperiment", candidates: list[str]
 
 # %% ../nbs/06_experiment.ipynb #3a263535
 # What a study on random folds and forward windows chose for the rich features (nbs/study.ipynb), where LightGBM as it comes overfits.
-STUDIED = {"n_estimators": 300, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 20, "reg_lambda": 0.0, "colsample_bytree": 1.0}
+STUDIED = {"n_estimators": 250, "learning_rate": 0.04, "num_leaves": 15, "min_child_samples": 20, "reg_lambda": 0.0, "colsample_bytree": 0.7}
 STUDIED |= {"subsample": 0.8, "subsample_freq": 1, "min_data_per_group": 5}
 DEFAULTS = {
     "case_study": {"n_estimators": 100, "learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 20, "reg_lambda": 0.0, "colsample_bytree": 1.0},
