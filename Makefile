@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 SETUP := .venv/.setup
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lab mlflow data prepare clean-notebooks readme study bench lock
+.PHONY: help setup repro test torture audit lab mlflow data prepare clean-notebooks readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -32,6 +32,13 @@ repro: $(SETUP) data/leadscoring.csv ## run the pipeline on the leads in data/, 
 test: $(SETUP) data/leadscoring.csv ## run the notebooks' tests and the tests in tests/
 	nbdev_test --n_workers 2
 	pytest -q
+
+torture: $(SETUP) data/leadscoring.csv ## kill each stage and command 20 times, try 20,000 bad files
+	pytest -q -rP tests/test_torture.py tests/test_bad_files.py --kills 20 --examples 20000
+
+audit: $(SETUP) ## look for weaknesses in the code, and ask PyPI for known ones of the packages
+	bandit --quiet --configfile pyproject.toml --recursive leadscore benchmarks
+	uvx pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lab: $(SETUP) ## open JupyterLab on nbs/
 	jupyter lab --ip=127.0.0.1 --config=nbs/jupyter_lab_config.py nbs/index.ipynb

@@ -20,7 +20,7 @@ def measure(command: str, cwd: Path) -> tuple[float, float]:
     "Seconds and peak memory (GB, the process and all its children) of a command that must succeed."
     environment = {**os.environ, "PATH": f"{cwd}/.venv/bin:{os.environ['PATH']}"}
     start, peak = time.perf_counter(), 0
-    process = psutil.Popen(command, shell=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)
+    process = psutil.Popen(command, shell=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)  # nosec B604
     while process.poll() is None:
         try:
             peak = max(peak, sum(child.memory_info().rss for child in [process, *process.children(recursive=True)]))
@@ -42,18 +42,17 @@ CLEAN = """
 import statistics, time
 from leadscore.clean import Cleaner, read_mappings
 from leadscore.config import write_json
-from leadscore.data import drop_duplicates, drop_rejected, load_data_to_db, read_leads, save_table, validate_leads
+from leadscore.data import drop_duplicates, drop_rejected, fill_missing, load_leads, save_tables
 
 def clean():
-    url = "sqlite:///outputs/bench.db"
-    loaded, _ = load_data_to_db("data/leadscoring.csv", url)
-    to_score, _ = validate_leads(read_leads("data/leadscoring_inference.csv", labelled=False), labelled=False)
-    leads = drop_duplicates(drop_rejected(loaded, 0.05))
+    labelled, _ = load_leads("data/leadscoring.csv")
+    to_score, _ = load_leads("data/leadscoring_inference.csv", labelled=False)
+    good = fill_missing(drop_rejected(labelled, 0.05))
+    leads = drop_duplicates(good)
     cleaner = Cleaner(*read_mappings("mappings"), 0.9).fit(leads)
     tables = cleaner.steps(leads)
-    for name, table in tables.items():
-        save_table(table, name, url)
-    save_table(tables["interactions_mapped"].drop(columns=["created_date", *(c for c in tables["interactions_mapped"] if c.endswith("_raw"))]), "model_input", url)
+    model_input = tables["interactions_mapped"].drop(columns=["created_date", *(c for c in tables["interactions_mapped"] if c.endswith("_raw"))])
+    save_tables({"loaded_data": good, **tables, "model_input": model_input}, "sqlite:///outputs/bench.db")
     tables["interactions_mapped"].to_parquet("outputs/bench.parquet")
     cleaner.transform(to_score).to_parquet("outputs/bench.parquet")
 
@@ -81,7 +80,7 @@ spec = read_spec("outputs/experiment/model_spec.yaml")
 start = time.perf_counter()
 bundle, _ = fit_bundle(leads, spec, Cleaner.load("outputs/clean/cleaner.json"), 10, 0.5, 42, 1)
 fit = time.perf_counter() - start
-to_score = leads.drop(columns="app_complete_flag").assign(valid=True)
+to_score = leads.drop(columns="app_complete_flag").assign(fault=None)
 speeds = []
 for reasons in (False, True):
     score_leads(to_score.head(1000), bundle, reasons=reasons)

@@ -7,12 +7,11 @@ __all__ = ['INTERACTIONS', 'CASE_STUDY', 'RAW', 'map_city_tier', 'count_levels',
            'map_interactions', 'read_mappings', 'Cleaner']
 
 # %% ../nbs/04_clean.ipynb #823793c4
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from .config import SchemaError, write_json
+from .config import SchemaError, State, write_json
 from .data import fill_missing
 from .schema import CATEGORIES, CITY, CLICKS, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
 
@@ -97,7 +96,7 @@ def map_categorical_vars(leads: pd.DataFrame, levels: dict[str, list[str]]) -> p
 INTERACTIONS = [f"{kind}_interaction" for kind in ["assistance", "career", "payment", "social", "syllabus"]]
 CASE_STUDY = ["city_tier", *COUNTS, *INTERACTIONS, *CATEGORIES]  # the published project's features
 RAW = {column: f"{column}_raw" for column in [CITY, *CATEGORIES]}
-_NO_CLICKS = {ID, DATE, CITY, "city_tier", *CATEGORIES, *RAW.values(), *COUNTS, "valid", LABEL}
+_NO_CLICKS = {ID, DATE, CITY, "city_tier", *CATEGORIES, *RAW.values(), *COUNTS, "fault", LABEL}
 
 
 def map_interactions(leads: pd.DataFrame, mapping: pd.Series) -> pd.DataFrame:
@@ -167,6 +166,15 @@ def _read_mapping(path: Path, key: str, value: str) -> pd.Series:
     return table.set_index(key)[value]
 
 # %% ../nbs/04_clean.ipynb #fe503687
+class _Fit(State):
+    schema_version: int
+    tiers: dict[str, float]
+    mapping: dict[str, str]
+    coverage: float
+    levels: dict[str, list[str]]
+    seen: dict[str, list[str]]
+
+
 class Cleaner:
     """Maps typed leads to features; fitted on labelled leads.
 
@@ -233,12 +241,11 @@ class Cleaner:
         ------
         SchemaError : file missing, no JSON, incomplete or of another schema version.
         """
-        try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
-            if state["schema_version"] != SCHEMA_VERSION:
-                raise SchemaError(f"{path}: schema version {state['schema_version']}, this code reads {SCHEMA_VERSION}; train anew")
-            cleaner = cls(pd.Series(state["tiers"]), pd.Series(state["mapping"]), state["coverage"])
-            cleaner.levels, cleaner.seen = state["levels"], state["seen"]
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise SchemaError(f"{path}: no cleaner ({type(error).__name__}: {error}); train anew") from None
+        state = _Fit.read(path)
+        if state["schema_version"] != SCHEMA_VERSION:
+            raise SchemaError(f"{path}: schema version {state['schema_version']}, this code reads {SCHEMA_VERSION}; train anew")
+        check_columns(state["levels"], CATEGORIES, f"{path}: levels")
+        check_columns(state["seen"], CATEGORIES, f"{path}: seen")
+        cleaner = cls(pd.Series(state["tiers"], dtype="float64"), pd.Series(state["mapping"], dtype="object"), state["coverage"])
+        cleaner.levels, cleaner.seen = state["levels"], state["seen"]
         return cleaner

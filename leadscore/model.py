@@ -7,7 +7,7 @@ __all__ = ['EFFECTS', 'DRIFTS', 'fit_booster', 'explain_booster', 'LinearPart', 
            'wilson_interval', 'Blend', 'cross_fit', 'name_kind', 'name_levels', 'count_history', 'Bundle', 'fit_bundle']
 
 # %% ../nbs/07_model.ipynb #ee766ed5
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .clean import RAW, Cleaner
-from .config import SchemaError, hash_file, write_json, write_whole
+from .config import SUMS, SchemaError, Share, State, hash_file, write_json, write_whole
 from .features import CATEGORICAL, Encoder, count_days, name_column
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
 
@@ -344,8 +344,54 @@ def count_history(leads: pd.DataFrame) -> dict:
     return {"levels": {column: count(cells) for column, cells in name_levels(leads).items()}, "kinds": count(name_kind(leads))}
 
 # %% ../nbs/07_model.ipynb #1aea32ee
-_FILES = ("model.txt", "cleaner.json", "encoder.json", "linear.json", "history.json", "calibration.json")
-_META = ("schema_version", "spec", "columns", "threshold", "share_others", "share_predicted_1", "last_created", "data_sha256", "sha256")
+_FILES = ("model.txt", "cleaner.json", "encoder.json", "linear.json", "history.json", "calibration.json", "meta.json")
+
+
+class _Encoder(State):
+    features: list[str]
+    levels: dict[str, list[str]]
+    cities: dict[str, tuple[float, int]]
+    mean: Share
+    origin: str
+
+
+class _Effect(State):
+    columns: list[str]
+    drift: bool
+    weights: dict[str, float] | dict[str, list[float]]
+    mean: float
+
+
+class _Linear(State):
+    weight: Share
+    intercept: Optional[float] = None
+    origin: Optional[str] = None
+    knots: Optional[list[float]] = None
+    effects: Optional[list[_Effect]] = None
+
+
+class _History(State):
+    levels: dict[str, dict[str, tuple[int, int]]]
+    kinds: dict[str, tuple[int, int]]
+
+
+class _Calibration(State):
+    slope: float
+    intercept: float
+
+
+class _Meta(State):
+    schema_version: int
+    spec: dict[str, str | bool | float | list[str] | dict[str, int | float]]
+    columns: list[str]
+    threshold: Share
+    leads: int
+    completed: int
+    first_created: str
+    last_created: str
+    share_others: dict[str, Share]
+    share_predicted_1: Share
+    data_sha256: str
 
 
 @dataclass(frozen=True)
@@ -390,7 +436,8 @@ class Bundle:
             write_json({"weight": self.blend.weight, **(vars(linear) if linear else {})}, new / "linear.json")
             write_json(self.history, new / "history.json")
             write_json(self.calibration, new / "calibration.json")
-            write_json({**self.meta, "sha256": {name: hash_file(new / name) for name in _FILES}}, new / "meta.json")
+            write_json(self.meta, new / "meta.json")
+            (new / SUMS).write_text(_sum(new), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
@@ -398,43 +445,46 @@ class Bundle:
 
         Raises
         ------
-        SchemaError : a file is missing, changed, no JSON, or of another schema version.
+        SchemaError : a file is missing, changed, ill-typed, or of another schema version.
         """
         import lightgbm
 
         folder = Path(folder)
-        meta = _read_json(folder / "meta.json")
-        if not isinstance(meta, dict) or meta.get("schema_version") != SCHEMA_VERSION:
-            found = meta.get("schema_version") if isinstance(meta, dict) else None
-            raise SchemaError(f"{folder}/meta.json: schema version {found}, this code reads {SCHEMA_VERSION}; train anew")
-        check_columns([key for key in meta if key in _META], _META, f"{folder}/meta.json")
-        for name in _FILES:
-            if not (folder / name).is_file():
-                raise SchemaError(f"{folder}: model bundle without {name}; train anew")
-            if hash_file(folder / name) != meta["sha256"].get(name):
-                raise SchemaError(f"{folder}/{name}: not the file that meta.json was written with; train anew")
+        _check_sums(folder)
+        meta = _Meta.read(folder / "meta.json")
         text = (folder / "model.txt").read_text(encoding="utf-8")
         if "\nend of trees\n" not in text:
             raise SchemaError(f"{folder}/model.txt: cut off; train anew")
-        booster, encoder, linear = lightgbm.Booster(model_str=text), Encoder.from_state(_read_json(folder / "encoder.json")), None
+        booster, encoder, linear = lightgbm.Booster(model_str=text), Encoder.from_state(_Encoder.read(folder / "encoder.json")), None
         if booster.feature_name() != meta["spec"].get("features") or encoder.features != meta["spec"].get("features"):
             raise SchemaError(f"{folder}/meta.json: other features than model.txt has; train anew")
-        state = _read_json(folder / "linear.json")
+        state = _Linear.read(folder / "linear.json")
         weight = state.pop("weight")
-        if state:
+        if weight:
             linear = LinearPart()
             vars(linear).update(state)
         blend = Blend(Cleaner.load(folder / "cleaner.json"), encoder, booster, linear, weight)
-        return cls(blend, _read_json(folder / "history.json"), _read_json(folder / "calibration.json"), meta)
+        return cls(blend, _History.read(folder / "history.json"), _Calibration.read(folder / "calibration.json"), meta)
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SchemaError(f"{path.parent}: model bundle without {path.name}; train anew, or name the folder of a model") from None
-    except (OSError, ValueError) as error:
-        raise SchemaError(f"{path}: no JSON: {error}; train anew") from None
+def _sum(folder: Path) -> str:
+    "Hashes of a bundle's files, as `sha256sum` writes them."
+    return "".join(f"{hash_file(folder / name)}  {name}\n" for name in _FILES)
+
+
+def _check_sums(folder: Path) -> None:
+    "The files are there and those that `SHA256SUMS` was made of; a bundle of another schema version is told apart before."
+    missing = next((name for name in _FILES if not (folder / name).is_file()), None)
+    found = re.search(r'"schema_version": *([0-9]+)', (folder / "meta.json").read_text(errors="replace")) if (folder / "meta.json").is_file() else None
+    if found and int(found[1]) != SCHEMA_VERSION:
+        raise SchemaError(f"{folder}/meta.json: schema version {found[1]}, this code reads {SCHEMA_VERSION}; train anew")
+    if missing or not (folder / SUMS).is_file():
+        raise SchemaError(f"{folder}: model bundle without {missing or SUMS}; train anew, or name the folder of a model")
+    kept, now = (folder / SUMS).read_text(errors="replace"), _sum(folder)
+    if kept != now:
+        lines = kept.splitlines()
+        changed = next((name for name, line in zip(_FILES, now.splitlines()) if line not in lines), SUMS)
+        raise SchemaError(f"{folder}/{changed}: not the file that the model was written with; train anew")
 
 # %% ../nbs/07_model.ipynb #521e1ace
 def fit_bundle(

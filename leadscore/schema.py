@@ -17,7 +17,7 @@ import pandera.pandas as pa
 from .config import SchemaError
 
 # %% ../nbs/01_schema.ipynb #c4f40a1d
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ID = "lead_id"
 DATE = "created_date"
 CITY = "city_mapped"
@@ -37,6 +37,7 @@ CLICKS = [
 ]  # fmt: skip
 
 # %% ../nbs/01_schema.ipynb #0cdf21cf
+_in_range = pa.Check(lambda dates: dates.dt.year.between(2000, 2099), error="is before 2000 or after 2099")
 _finite = pa.Check(np.isfinite, error="is not finite")
 _not_negative = pa.Check.ge(0, error="is negative")
 _not_huge = pa.Check.le(1e6, error="is larger than a million")
@@ -59,7 +60,7 @@ def lead_schema(labelled: bool = True) -> pa.DataFrameSchema:
     """
     count = [_finite, _not_negative, _not_huge, _whole]
     columns = {
-        DATE: pa.Column("datetime64[ns]", nullable=False, description="when the lead was created, YYYY-MM-DD HH:MM:SS"),
+        DATE: pa.Column("datetime64[ns]", _in_range, nullable=False, description="when the lead was created, YYYY-MM-DD HH:MM:SS"),
         CITY: pa.Column(object, nullable=True, description="city; none is tier 3"),
         "first_platform_c": pa.Column(object, nullable=True, description="platform, anonymised level"),
         "first_utm_medium_c": pa.Column(object, nullable=True, description="kind of traffic, anonymised level"),
@@ -102,7 +103,7 @@ def check_columns(found: Iterable[str], expected: Iterable[str], where: str, men
     missing = [column for column in expected if column not in found]
     additional = [column for column in found if column not in expected]
     faults = [
-        f"column {what}: {', '.join(repr(column) for column in columns)}; {how}"
+        f"column {what}: {', '.join(repr(column[:60]) for column in columns[:5])}{f' and {len(columns) - 5} more' * (len(columns) > 5)}; {how}"
         for what, columns, how in [
             ("twice", twice, "keep one"),
             ("missing", missing, "add it"),

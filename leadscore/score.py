@@ -15,11 +15,12 @@ from typing import Optional
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
 from . import __version__
 from .clean import INTERACTIONS
-from .config import Infer, SchemaError, hash_file, write_whole
-from .data import read_leads, validate_leads
+from .config import Infer, SchemaError, hash_file, hold, one_line, write_whole
+from .data import read_leads, validate_leads, write_csv
 from .model import Bundle, grade, name_kind, name_levels, wilson_interval
 from .schema import CATEGORIES, CITY, DATE, ID, check_columns, lead_schema
 
@@ -29,14 +30,14 @@ def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
 
     Parameters
     ----------
-    leads : DataFrame of cleaned leads; `valid` may be there
+    leads : DataFrame of cleaned leads; `fault` may be there
     bundle : the model
 
     Raises
     ------
     SchemaError : a column is missing or additional.
     """
-    check_columns([column for column in leads if column != "valid"], bundle.meta["columns"], "leads to be scored")
+    check_columns([column for column in leads if column != "fault"], bundle.meta["columns"], "leads to be scored")
 
 
 def _lower_bound(share: float, n: int) -> float:
@@ -135,7 +136,7 @@ def mark_unsure(leads: pd.DataFrame, bundle: Bundle, min_seen: int) -> pd.Series
 
     Parameters
     ----------
-    leads : DataFrame of cleaned leads, with `valid`
+    leads : DataFrame of cleaned leads, with `fault`
     bundle : the model
     min_seen : leads of a kind (platform, medium, source) in training that make a score sure
 
@@ -146,7 +147,7 @@ def mark_unsure(leads: pd.DataFrame, bundle: Bundle, min_seen: int) -> pd.Series
     kind = name_kind(leads)
     seen = kind.map({name: n for name, (n, _) in bundle.history["kinds"].items()}).fillna(0).astype(int)
     why = "platform, medium and source seen together in " + seen.astype(str) + " training leads"
-    return why.where(seen < min_seen, None).mask(~leads["valid"], "no score: a cell is bad, see the rejected ones")
+    return why.where(seen < min_seen, None).mask(leads["fault"].notna(), "no score: " + leads["fault"].astype(str))
 
 # %% ../nbs/09_score.ipynb #c7aaff1a
 def score_leads(leads: pd.DataFrame, bundle: Bundle, rules: Infer = Infer(), reasons: bool = True) -> pd.DataFrame:
@@ -154,7 +155,7 @@ def score_leads(leads: pd.DataFrame, bundle: Bundle, rules: Infer = Infer(), rea
 
     Parameters
     ----------
-    leads : DataFrame of cleaned leads, with `valid`
+    leads : DataFrame of cleaned leads, with `fault`
     bundle : the model
     rules : section `infer` of `params.yaml`
     reasons : whether to explain each score, which takes most of the time
@@ -162,20 +163,21 @@ def score_leads(leads: pd.DataFrame, bundle: Bundle, rules: Infer = Infer(), rea
     Returns
     -------
     DataFrame, one row a lead in the given order: lead_id, probability (0 to 1), score (0 to 100), grade (A to D), rank (1 is the best),
-    call (yes, no), unsure (why, or empty), and `REASONS`. All but the number and `unsure` are empty where `valid` is False.
+    call (yes, no), unsure (why, or empty), and `REASONS`. All but the number and `unsure` are empty where there is a fault.
 
     Raises
     ------
     SchemaError : a column is missing or additional.
     """
     check_input_features(leads, bundle)
-    probability = pd.Series(bundle.predict(leads).round(9), leads.index).where(leads["valid"])  # the last bits are the processor's
+    good = leads["fault"].isna()
+    probability = pd.Series(bundle.predict(leads).round(9), leads.index).where(good)  # the last bits are the processor's
     rank = probability.rank(method="first", ascending=False).astype("Int64")
     calls = count_calls(probability, leads[DATE], rules)
     scores = pd.DataFrame({ID: leads[ID], "probability": probability.round(6), "score": (100 * probability).round(1), "grade": grade(probability, rules.grades), "rank": rank})
-    scores["call"] = pd.Series(np.where(rank.fillna(calls + 1) <= calls, "yes", "no"), leads.index).where(leads["valid"], None)
+    scores["call"] = pd.Series(np.where(rank.fillna(calls + 1) <= calls, "yes", "no"), leads.index).where(good, None)
     scores["unsure"] = mark_unsure(leads, bundle, rules.min_seen)
-    return scores.join(explain_leads(leads, bundle).where(leads["valid"], None)) if reasons else scores
+    return scores.join(explain_leads(leads, bundle).where(good, None)) if reasons else scores
 
 
 def count_calls(probability: pd.Series, created: pd.Series, rules: Infer) -> int:
@@ -249,12 +251,11 @@ def check_prediction_ratio(scores: pd.DataFrame, bundle: Bundle) -> dict[str, fl
 
 # %% ../nbs/09_score.ipynb #11dd9847
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
-    """Write scores as CSV, or as Parquet if the name ends in `.parquet`; whole or not at all."""
+    """Write scores as Parquet if the name ends in `.parquet`, else by `write_csv`; whole or not at all."""
+    if Path(path).suffix != ".parquet":
+        return write_csv(scores, path)
     with write_whole(path) as new:
-        if Path(path).suffix == ".parquet":
-            scores.to_parquet(new, index=False)
-        else:
-            scores.to_csv(new, index=False, lineterminator="\n")
+        scores.to_parquet(new, index=False)
 
 
 def score_file(source: Path, target: Path, model: Path, id_column: Optional[str], rules: Infer, carry: Sequence[str] = (), reasons: bool = True) -> pd.DataFrame:
@@ -278,25 +279,28 @@ def score_file(source: Path, target: Path, model: Path, id_column: Optional[str]
     ------
     SchemaError : as `read_leads`, `Bundle.load` and the checks; nothing is written then.
     """
-    beside = Path(target).with_name(f"{Path(target).stem}_rejected.csv")
-    if Path(source).resolve() in (Path(target).resolve(), beside.resolve()):
+    source, target = Path(source), Path(target)
+    beside = target.with_name(f"{target.stem}_rejected.csv")
+    if source.resolve() in (target.resolve(), beside.resolve()):
         raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
-    if Path(target).is_dir() or beside.is_dir():
-        raise SchemaError(f"{target}: a folder; name a file")
-    ours = [name for name in carry if name in (ID, "probability", "score", "grade", "rank", "call", "unsure", *REASONS, *lead_schema().columns)]
+    if target.is_dir() or beside.is_dir() or target.suffix not in (".csv", ".parquet"):
+        raise SchemaError(f"{target}: no file to write scores to; name one that ends in .csv or .parquet")
+    ours = [name for name in carry if name in ("", id_column, ID, "probability", "score", "grade", "rank", "call", "unsure", *REASONS, *lead_schema().columns)]
     if ours:
         raise SchemaError(f"{source}: {ours[0]!r} can't be carried, it is a column of the leads or of the list; rename it")
     bundle = Bundle.load(model)
     raw = read_leads(source, labelled=False, id_column=id_column, carry=carry)
-    leads, rejected = validate_leads(raw.drop(columns=list(carry)), labelled=False, where=Path(source).name)
+    leads, rejected = validate_leads(raw.drop(columns=list(carry)), labelled=False, where=source.name)
     leads = bundle.cleaner.transform(leads)
     check_unseen_levels(leads, bundle, rules.max_unseen)
     scores = score_leads(leads, bundle, rules, reasons).join(raw[list(carry)])
-    if len(rejected):
-        write_scores(rejected, beside)
-    else:
-        beside.unlink(missing_ok=True)
-    write_scores(scores, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with hold(target.parent):  # so that both files are of one run
+        if len(rejected):
+            write_csv(rejected, beside)
+        write_scores(scores, target)
+        if not len(rejected):
+            beside.unlink(missing_ok=True)
     return rejected
 
 # %% ../nbs/09_score.ipynb #09ec0002
@@ -346,7 +350,7 @@ def verify_receipt(path: Path, root: Path) -> list[str]:
         files, rules = dict(receipt["sha256"]), Infer(**receipt["infer"])
         versions = dict(receipt["packages"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SchemaError(f"{path}: no receipt ({type(error).__name__}: {' '.join(str(error).split())}); name outputs/infer/receipt.json") from None
+        raise SchemaError(f"{path}: no receipt ({type(error).__name__}: {one_line(error, 200)}); name outputs/infer/receipt.json") from None
     outside = [name for name in [*names, *files] if not (Path(root) / name).resolve().is_relative_to(Path(root).resolve())]
     if outside:
         raise SchemaError(f"{path}: {outside[0]!r} leads out of {root}; this is no receipt of this repo")
@@ -356,7 +360,10 @@ def verify_receipt(path: Path, root: Path) -> list[str]:
     found = [f"{name} has changed" for name, digest in files.items() if hash_file(Path(root) / name) != digest]
     here = {"leadscore": __version__, **{name: version(name) for name in _PACKAGES}}
     found += [f"{name} is {here.get(name)} here, was {number}" for name, number in versions.items() if here.get(name) != number]
-    leads, kept = (pd.read_parquet(Path(root) / name) for name in (names[0], names[2]))
+    try:
+        leads, kept = (pd.read_parquet(Path(root) / name) for name in (names[0], names[2]))
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        return [*found, f"{one_line(error, 100)}"]
     again = score_leads(leads, Bundle.load(Path(root) / names[1]), rules)
     if len(again) != len(kept) or not again[ID].equals(kept[ID]):
         return [*found, f"{len(kept)} leads in the list, {len(again)} in the leads, or in another order"]

@@ -21,11 +21,16 @@ SMALL = {
 }
 
 
-def run(*command: str, cwd: Path, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    "Run a command in a copy of the repo, with this environment's packages and the copy's code."
+def environment(cwd: Path, **variables: str) -> dict[str, str]:
+    "This environment's packages and the code of a copy of the repo."
     paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(cwd)}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    done = subprocess.run(command, cwd=cwd, env={**inherited, **paths, **environment}, capture_output=True, text=True)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "LEADSCORE_"))}
+    return {**inherited, **paths, **variables}
+
+
+def run(*command: str, cwd: Path, ok: bool = True, **variables: str) -> subprocess.CompletedProcess:
+    "Run a command in a copy of the repo."
+    done = subprocess.run(command, cwd=cwd, env=environment(cwd, **variables), capture_output=True, text=True)
     assert done.returncode == 0 or not ok, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -54,9 +59,31 @@ def copy_repo(folder: Path, n_labelled: int = 400, n_unlabelled: int = 100) -> P
     return folder
 
 
+def fails(*command, cwd, **variables):
+    "The message of a command that must fail with one line of ours."
+    done = run(*command, cwd=cwd, ok=False, **variables)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("leadscore: ")]
+    assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def work(repo, tmp_path):
+    "What a stage needs, without Git and DVC, to be spoilt."
+    for name in ("data", "leadscore", "mappings", "nbs", "outputs", "metrics"):
+        shutil.copytree(repo / name, tmp_path / name)
+    shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
 def commit(folder: Path) -> None:
     run("git", "add", "--all", cwd=folder)
     run("git", "commit", "--quiet", "--message", "copy", cwd=folder)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=2, help="times that each stage and command is killed")
+    parser.addoption("--examples", type=int, default=1000, help="bad files that are tried")
 
 
 @pytest.fixture(scope="session")

@@ -3,31 +3,13 @@
 import shutil
 
 import pandas as pd
-import pytest
-from conftest import run
-
-
-@pytest.fixture
-def work(repo, tmp_path):
-    "What a stage needs, without Git and DVC, to be spoilt."
-    for name in ("data", "leadscore", "mappings", "nbs", "outputs", "metrics"):
-        shutil.copytree(repo / name, tmp_path / name)
-    shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
-    return tmp_path
+from conftest import fails, run
 
 
 def edit(path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-
-
-def fails(*command, cwd):
-    "The message of a command that must fail with one line of ours."
-    done = run(*command, cwd=cwd, ok=False)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("leadscore: ")]
-    assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    return lines[0]
 
 
 def test_stage_stops_at_bad_parameters(work):
@@ -96,9 +78,9 @@ def test_score_carries_columns_along(work):
 
 def test_score_refuses_a_model_that_is_incomplete_or_old(work):
     score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 2', '"schema_version": 0')
-    assert "schema version 0, this code reads 2; train anew" in fails(*score, cwd=work)
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 2')
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 3', '"schema_version": 0')
+    assert "schema version 0, this code reads 3; train anew" in fails(*score, cwd=work)
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 3')
     (work / "outputs/train/model/cleaner.json").unlink()
     assert "outputs/train/model: model bundle without cleaner.json" in fails(*score, cwd=work)
     assert not (work / "scored.csv").exists()

@@ -1,0 +1,178 @@
+"""Files that no one should have made: each is scored with every lead in its place, or refused in one line. More of them: pytest tests/test_bad_files.py --examples 100000."""
+
+import csv
+import gzip
+import io
+import os
+import re
+import socket
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from unittest.mock import patch
+
+import pandas as pd
+import pytest
+from conftest import fails
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leadscore.config import Infer, LeadscoreError, one_line
+from leadscore.model import Bundle
+from leadscore.sample import make_leads
+from leadscore.schema import CATEGORIES, CITY, DATE
+from leadscore.score import score_file
+
+LEADS = [[str(cell) for cell in row] for row in make_leads(6).iloc[:, :-1].astype(object).where(lambda cells: cells.notna(), "").to_numpy()]
+HEADER = list(make_leads(6).columns[:-1])
+NASTY = [
+    "", " ", "nan", "None", "inf", "-inf", "-1", "1.5", "1e3", "1e308", "0.9999999999999999999", "99999999", "٣", "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1",
+    "2021-02-30 00:00:00", "2021-07-01T00:00:00+05:30", "2021-07-01 00:00:00Z", "9999-12-31 00:00:00", "1666-01-01 00:00:00", "1999-12-31 23:59:59", "now",
+    "2021-07-01 00:00", "a\nb", 'a"b', "a,b", "'); drop table leads; --", "x" * 100_000, "é", "\ufeff", "\u202e", "🙂", "Level7", "\x1b[31m",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scoring(repo, tmp_path_factory):
+    "Score bytes in this process: the table of scores, or the message."
+    bundle, folder = Bundle.load(repo / "outputs/train/model"), tmp_path_factory.mktemp("bad")
+
+    def score(content: bytes, name: str = "leads.csv"):
+        (folder / name).write_bytes(content)
+        with patch.object(Bundle, "load", lambda _: bundle):
+            try:
+                score_file(folder / name, folder / "scored.parquet", folder, None, Infer(max_unseen=1.0))
+            except LeadscoreError as error:
+                assert str(folder / name) in str(error) and len(one_line(error, 2000)) < 1000
+                return str(error)
+        return pd.read_parquet(folder / "scored.parquet")
+
+    return score
+
+
+def is_bad(column: str, cell: str) -> bool:
+    "The schema's rules once more, by Python's own types."
+    if column == DATE:
+        try:
+            return not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", cell, re.ASCII) or not 2000 <= datetime.strptime(cell, "%Y-%m-%d %H:%M:%S").year < 2100
+        except ValueError:
+            return True
+    if cell == "" or column in (CITY, *CATEGORIES):
+        return False
+    try:
+        number = Decimal(cell.strip()) if re.fullmatch(r"\s*[+-]?[0-9.]+\s*", cell) else Decimal("nan")
+    except InvalidOperation:
+        return True
+    return not number.is_finite() or number not in ((0, 1) if column == "referred_lead" else range(1_000_001))
+
+
+def write(rows: list[list[str]], **options) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", **options).writerows(rows)
+    return text.getvalue().encode()
+
+
+def examples(request, share: float) -> dict:
+    return {"max_examples": int(request.config.getoption("--examples") * share), "deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
+
+
+def test_cells(request, scoring):
+    cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.floats().map(str), st.integers().map(str), st.datetimes().map(str))
+    changes = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(HEADER[1:]), cells), max_size=8)
+    tried = {"scored": 0, "refused": 0, "bad": 0}
+
+    @settings(**examples(request, 0.7))
+    @given(changes, st.permutations(HEADER), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+    def check(changes, order, quoting):
+        leads = [dict(zip(HEADER, row)) for row in LEADS]
+        for row, column, cell in changes:
+            leads[row][column] = cell
+        content = write([order, *([lead[name] for name in order] for lead in leads)], quoting=quoting)
+        scores = scoring(content)
+        if isinstance(scores, str):
+            tried["refused"] += 1
+            excuses = ["\n", "\r", "\0"]  # a swallowed line, a binary file
+            assert any(mark in cell for _, _, cell in changes for mark in excuses), scores
+            return
+        tried["scored"] += 1
+        assert scores["lead_id"].astype(str).tolist() == [lead[""] for lead in leads]
+        bad = [any(is_bad(column, cell) for column, cell in lead.items() if column) for lead in leads]
+        assert scores["probability"].isna().tolist() == bad
+        assert scores["unsure"].str.startswith("no score: ").fillna(False).tolist() == bad
+        assert scores["probability"].dropna().between(0, 1).all()
+        tried["bad"] += sum(bad)
+
+    check()
+    print(tried)
+    assert min(tried.values()) > 0
+
+
+def test_bytes(request, scoring):
+    good = write([HEADER, *LEADS])
+    places = st.integers(0, len(good) - 1)
+    edits = st.one_of(
+        st.tuples(st.just("cut"), places, st.just(b"")),
+        st.tuples(st.just("insert"), places, st.one_of(st.binary(min_size=1, max_size=5), st.sampled_from([b'"', b"\n", b"\r", b",", b"\0", b"\n\n", b'"\n', b",,", b"\xff", b"\xef\xbb\xbf"]))),
+        st.tuples(st.just("replace"), places, st.binary(min_size=1, max_size=3)),
+    )
+    tried = {"scored": 0, "refused": 0}
+
+    @settings(**examples(request, 0.3))
+    @given(st.lists(edits, min_size=1, max_size=3), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))
+    def check(edits, encoding):
+        content = good.decode().encode(encoding)
+        for kind, place, new in edits:
+            content = content[:place] if kind == "cut" else content[:place] + new + content[place + (kind == "replace") :]
+        scores = scoring(content)
+        tried["refused" if isinstance(scores, str) else "scored"] += 1
+        if isinstance(scores, str):
+            return
+        assert content[-1:] in b"\r\n"
+        rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if any(row)]
+        place = rows[0].index("")
+        assert scores["lead_id"].astype(str).tolist() == [row[place] for row in rows[1:]]
+
+    check()
+    print(tried)
+    assert min(tried.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "content, fault",
+    [
+        (gzip.compress(write([HEADER, *LEADS])), "gzip"),
+        (gzip.compress(write([HEADER, *LEADS]))[:200], "gzip"),
+        (gzip.compress(b"0" * 10**8), "gzip"),
+        (b"PK\3\4" + b"0" * 100, "zip"),
+        (b'{"leads": []}\n', "JSON"),
+        (b"<!DOCTYPE html>\n<html></html>\n", "HTML"),
+        (write([HEADER, *LEADS], delimiter=";"), "separated by something else than commas"),
+        (write([HEADER, *LEADS], delimiter="\t"), "separated by something else than commas"),
+        (write([HEADER, *LEADS])[:-40], "line 7, the last, is perhaps cut off"),
+        (write([HEADER * 2, *(row * 2 for row in LEADS)]), "column twice: '', 'created_date'"),
+        (write([HEADER]), "a header but no leads"),
+        (b"", "an empty file"),
+    ],
+)
+def test_other_files(scoring, content, fault):
+    assert fault in scoring(content)
+    assert fault in scoring(content, "leads.csv.gz")  # whatever its name promises
+
+
+def test_many_unseen_levels_are_refused(repo, tmp_path):
+    leads = make_leads(10_000).iloc[:, :-1].assign(first_platform_c=[f"New{k}" for k in range(10_000)])
+    leads.to_csv(tmp_path / "leads.csv", index=False)
+    message = fails("leadscore", "score", str(tmp_path / "leads.csv"), "-o", str(tmp_path / "scored.csv"), "--model", "outputs/train/model", cwd=repo)
+    assert "first_platform_c has 100.0% unseen levels" in message and not (tmp_path / "scored.csv").exists()
+
+
+def test_what_is_no_file(repo, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.getcwd()
+        os.chdir(tmp_path)  # a socket's path may not be long
+        listener.bind("socket")
+        os.chdir(here)
+        for path in (tmp_path, Path("/dev/null"), tmp_path / "pipe", tmp_path / "socket", tmp_path / "gone", tmp_path / ("n" * 300), tmp_path / "none.csv"):
+            fails("leadscore", "check", str(path), cwd=repo)

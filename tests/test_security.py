@@ -1,0 +1,129 @@
+"""What SECURITY.md promises."""
+
+import json
+import os
+import pickle
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT, fails, run
+
+from leadscore.config import LeadscoreError, load_params
+from leadscore.clean import read_mappings
+from leadscore.data import read_leads
+from leadscore.model import Bundle
+from leadscore.score import verify_receipt
+
+SCORE = ["leadscore", "score", "leads.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
+WATCH = """
+import sys
+
+def watch(event, arguments):
+    if event == "pickle.find_class":
+        with open({log!r}, "a") as log:
+            log.write(f"{{arguments}}\\n")
+
+sys.addaudithook(watch)
+"""
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("pwned",)
+
+
+READERS = {
+    "outputs/train/model": lambda work: Bundle.load(work / "outputs/train/model"),
+    "data/leadscoring.csv": lambda work: read_leads(work / "data/leadscoring.csv"),
+    "mappings": lambda work: read_mappings(work / "mappings"),
+    "params.yaml": lambda work: load_params(work / "params.yaml"),
+    "outputs/infer/receipt.json": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
+    "outputs/infer/scored_leads.parquet": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
+    "outputs/clean/inference.parquet": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
+}
+
+
+@pytest.mark.parametrize("place", READERS)
+def test_a_pickle_is_no_input(work, place, monkeypatch):
+    monkeypatch.chdir(work)
+    files = sorted((work / place).iterdir()) if (work / place).is_dir() else [work / place]
+    for file in files:
+        good = file.read_bytes()
+        file.write_bytes(pickle.dumps(Malicious()))
+        if place.endswith(".parquet"):
+            assert any("has changed" in difference for difference in READERS[place](work))
+        else:
+            with pytest.raises(LeadscoreError):
+                READERS[place](work)
+        file.write_bytes(good)
+        assert not (work / "pwned").exists()
+    READERS[place](work)
+
+
+def test_scoring_evaluation_and_serving_unpickle_nothing(repo, work):
+    "Python itself tells: its audit event of unpickling never comes."
+    log = work / "unpickled"
+    (work / "sitecustomize.py").write_text(WATCH.format(log=str(log)))
+    run(sys.executable, "-c", "import collections, pickle; pickle.loads(pickle.dumps(collections.Counter()))", cwd=work)
+    assert "Counter" in log.read_text()
+    log.unlink()
+    shutil.copyfile(work / "data/leadscoring_inference.csv", work / "leads.csv")
+    run(*SCORE, cwd=work)
+    for stage in ("evaluate", "infer"):
+        run("python", "-m", "leadscore.stage", stage, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{work}/mlflow.db")
+    serve = "import mlflow, pandas as pd; leads = pd.read_csv('leads.csv').rename(columns={'Unnamed: 0': 'lead_id'}); print(mlflow.pyfunc.load_model('models:/leadscore@champion').predict(leads.astype({name: float for name in leads.columns[6:]})).head())"
+    assert "probability" in run(sys.executable, "-c", serve, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{repo}/mlflow.db").stdout
+    assert not log.exists(), log.read_text()
+
+
+def test_a_changed_byte_of_a_model_is_refused(work):
+    shutil.copyfile(work / "data/leadscoring_inference.csv", work / "leads.csv")
+    path = work / "outputs/train/model/linear.json"
+    path.write_bytes(path.read_bytes().replace(b"0.3", b"0.4", 1))
+    assert "linear.json: not the file that the model was written with; train anew" in fails(*SCORE, cwd=work)
+    assert not (work / "scored.csv").exists()
+
+
+def test_cells_run_neither_in_a_spreadsheet_nor_in_a_database(work):
+    leads = pd.read_csv(work / "data/leadscoring_inference.csv", dtype=str).rename(columns={"Unnamed: 0": ""})
+    leads["phone"] = ["=cmd|' /C calc'!A0", "+49 30 123", "-1", "@sum(a)", "\t=1", *["12"] * 95]
+    leads.loc[0, "careers"] = "=1+1"
+    leads.to_csv(work / "leads.csv", index=False)
+    run(*SCORE, "--carry", "phone", cwd=work)
+    assert pd.read_csv(work / "scored.csv")["phone"].tolist()[:5] == ["'" + phone for phone in leads["phone"][:5]]
+    assert pd.read_csv(work / "scored_rejected.csv")["value"].tolist() == ["'=1+1"]
+    run(*[argument.replace("scored.csv", "scored.parquet") for argument in SCORE], "--carry", "phone", cwd=work)
+    assert pd.read_parquet(work / "scored.parquet")["phone"].tolist() == leads["phone"].tolist()
+
+    path, town = work / "data/leadscoring.csv", "'); drop table loaded_data; --"
+    path.write_text(path.read_text().replace("mumbai", town))
+    run("python", "-m", "leadscore.stage", "clean", cwd=work)
+    cities = pd.read_sql("loaded_data", f"sqlite:///{work}/outputs/leads.db")["city_mapped"]
+    assert (cities == town).sum() > 10 and len(cities) == json.loads((work / "metrics/clean.json").read_text())["leads_in"]
+
+
+def test_no_path_leaves_its_folder(work):
+    receipt = json.loads((work / "outputs/infer/receipt.json").read_text())
+    for changed in ({"model": "../model"}, {"leads": "/etc/passwd"}, {"sha256": {"../../etc/passwd": ""}}):
+        (work / "receipt.json").write_text(json.dumps({**receipt, **changed}))
+        assert "leads out of" in fails("leadscore", "verify", "receipt.json", cwd=work)
+    sums = work / "outputs/train/model/SHA256SUMS"
+    sums.write_text(sums.read_text().replace("  model.txt", "  ../model.txt"))
+    assert "not the file that the model was written with" in fails("leadscore", "verify", "outputs/infer/receipt.json", cwd=work)
+
+
+def test_passwords_stay_out_of_logs_reports_and_mlflow(work):
+    params = (work / "params.yaml").read_text()
+    (work / "params.yaml").write_text(params.replace("sqlite:///outputs/leads.db", "postgresql://ada:s3cret@127.0.0.1:9/leads"))
+    assert "clean.db_url: holds a password" in (message := fails("python", "-m", "leadscore.stage", "clean", cwd=work)) and "s3cret" not in message
+    (work / "params.yaml").write_text(params)
+    message = fails("python", "-m", "leadscore.stage", "clean", cwd=work, LEADSCORE_DB_URL="postgresql://ada:s3cret@127.0.0.1:9/leads")
+    assert "postgresql://ada:***@127.0.0.1:9/leads" in message
+    assert [path for path in work.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()] == []
+
+
+def test_pages_are_served_to_this_machine_only():
+    for target, option in {"lab": "--ip=127.0.0.1", "mlflow": "--host 127.0.0.1"}.items():
+        assert option in run("make", "--dry-run", target, cwd=ROOT).stdout
