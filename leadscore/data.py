@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
-from pyarrow import csv
+from pyarrow import compute, csv
 
 from .config import LeadscoreError, SchemaError, find_root, one_line, write_whole
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, lead_schema
@@ -113,16 +113,18 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
         raise SchemaError(f"{path}: a header but no leads; add some")
     leads = leads.iloc[: filled[-1] + 1]  # without blank lines at the end
     check_ids(leads[ID], f"{path}")
-    check_quotes(leads, f"{path}")
+    with_breaks = [name for name, cells in zip(leads, table.select(columns).itercolumns()) if compute.any(compute.match_substring(cells, "\n")).as_py()]
+    check_quotes(leads[with_breaks], len(columns), f"{path}")
     return leads
 
 
-def check_quotes(leads: pd.DataFrame, where: str) -> None:
+def check_quotes(leads: pd.DataFrame, width: int, where: str) -> None:
     """Check that no quote that was opened and not closed has swallowed lines of the file.
 
     Parameters
     ----------
-    leads : DataFrame of text
+    leads : DataFrame of text, the columns with a line break in a cell
+    width : number of columns of the file
     where : file that the message names
 
     Raises
@@ -131,7 +133,7 @@ def check_quotes(leads: pd.DataFrame, where: str) -> None:
     """
     for column in leads:
         broken = leads[column].str.contains("\n", regex=False, na=False)
-        swallowed = broken & (leads[column].where(broken).str.count(",") >= leads.shape[1] - 1)
+        swallowed = broken & (leads[column].where(broken).str.count(",") >= width - 1)
         swallowed.iloc[-1] |= broken.iloc[-1] and leads[column].iloc[-1].endswith("\n")
         if swallowed.any():
             raise SchemaError(f"{where}: {column} in {name_rows(swallowed)} has swallowed the lines after it; close its quote")

@@ -46,14 +46,14 @@ def fit_booster(rows: np.ndarray, label: np.ndarray, features: list[str], params
     return lightgbm.train({**tuned, **fixed}, data, num_boost_round=params.get("n_estimators", 100))
 
 
-def explain_booster(booster: "lightgbm.Booster", rows: np.ndarray, threads: int = 2) -> np.ndarray:
+def explain_booster(booster: "lightgbm.Booster", rows: np.ndarray, threads: int = 0) -> np.ndarray:
     """TreeSHAP, LightGBM's own; leads that no split tells apart are explained once.
 
     Parameters
     ----------
     booster : LightGBM
     rows : array (leads, features)
-    threads : of LightGBM
+    threads : of LightGBM; 0: all cores, which changes no result
 
     Returns
     -------
@@ -155,7 +155,7 @@ class LinearPart:
 
     def _cells(self, leads: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
         parts = [
-            leads[name].clip(upper=self.MOST_COURSES).astype(str) if name in COUNTS else leads[name].fillna("none").astype(str) for name in columns
+            leads[name].clip(upper=self.MOST_COURSES).map(str) if name in COUNTS else leads[name].fillna("none") for name in columns
         ]
         if not parts:
             return pd.Series("", leads.index)
@@ -255,7 +255,7 @@ class Blend:
         booster = fit_booster(rows, leads[LABEL].to_numpy(), spec.features, spec.lightgbm, seed, threads)
         return cls(cleaner, encoder, booster, LinearPart().fit(leads) if spec.linear_weight else None, spec.linear_weight)
 
-    def predict(self, leads: pd.DataFrame, threads: int = 1) -> np.ndarray:
+    def predict(self, leads: pd.DataFrame, threads: int = 0) -> np.ndarray:
         "Log-odds (not calibrated) of leads that `cleaner` has mapped."
         logit = self.booster.predict(self.encoder.transform(leads), raw_score=True, num_threads=threads)
         return (1 - self.weight) * logit + self.weight * self.linear.predict(leads) if self.linear else logit
@@ -314,7 +314,7 @@ def cross_fit(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, folds: i
 # %% ../nbs/07_model.ipynb #7b1e0006
 def name_kind(leads: pd.DataFrame) -> pd.Series:
     "Kind of a lead: its platform, medium and source."
-    platform, medium, source = (leads[RAW[column]].fillna("none").astype(str) for column in CATEGORIES)
+    platform, medium, source = (leads[RAW[column]].fillna("none") for column in CATEGORIES)
     return platform.str.cat([medium, source], sep=" | ")
 
 

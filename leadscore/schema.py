@@ -9,6 +9,7 @@ __all__ = ['SCHEMA_VERSION', 'ID', 'DATE', 'CITY', 'LABEL', 'CATEGORIES', 'COUNT
 # %% ../nbs/01_schema.ipynb #e896fb67
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,7 @@ _whole = pa.Check(lambda cells: cells % 1 == 0, error="is not a whole number")
 _zero_or_one = pa.Check.isin([0, 1], error="is neither 0 nor 1")
 
 
+@cache
 def lead_schema(labelled: bool = True) -> pa.DataFrameSchema:
     """The schema of typed leads.
 

@@ -17,6 +17,7 @@ from conftest import fails
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from leadscore.cli import main
 from leadscore.config import Infer, LeadscoreError, one_line
 from leadscore.model import Bundle
 from leadscore.sample import make_leads
@@ -41,7 +42,7 @@ def scoring(repo, tmp_path_factory):
         (folder / name).write_bytes(content)
         with patch.object(Bundle, "load", lambda _: bundle):
             try:
-                score_file(folder / name, folder / "scored.parquet", folder, None, Infer(max_unseen=1.0))
+                score_file(folder / name, folder / "scored.parquet", folder, None, Infer(max_unseen=1.0), reasons=False)
             except LeadscoreError as error:
                 assert str(folder / name) in str(error) and len(one_line(error, 2000)) < 1000
                 return str(error)
@@ -81,7 +82,7 @@ def test_cells(request, scoring):
     changes = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(HEADER[1:]), cells), max_size=8)
     tried = {"scored": 0, "refused": 0, "bad": 0}
 
-    @settings(**examples(request, 0.7))
+    @settings(**examples(request, 0.5))
     @given(changes, st.permutations(HEADER), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
     def check(changes, order, quoting):
         leads = [dict(zip(HEADER, row)) for row in LEADS]
@@ -104,21 +105,21 @@ def test_cells(request, scoring):
 
     check()
     print(tried)
-    assert min(tried.values()) > 0
+    assert tried["scored"] and tried["bad"]
 
 
 def test_bytes(request, scoring):
     good = write([HEADER, *LEADS])
-    places = st.integers(0, len(good) - 1)
+    places = st.one_of(st.integers(len(good.splitlines()[0]), len(good) - 1), st.integers(0, len(good) - 1))
     edits = st.one_of(
         st.tuples(st.just("cut"), places, st.just(b"")),
-        st.tuples(st.just("insert"), places, st.one_of(st.binary(min_size=1, max_size=5), st.sampled_from([b'"', b"\n", b"\r", b",", b"\0", b"\n\n", b'"\n', b",,", b"\xff", b"\xef\xbb\xbf"]))),
+        st.tuples(st.just("insert"), places, st.one_of(st.text(min_size=1, max_size=5).map(str.encode), st.binary(min_size=1, max_size=5), st.sampled_from([b'"', b"\n", b"\r", b",", b"\0", b"\n\n", b'"\n', b",,", b"\xff", b"\xef\xbb\xbf"]))),
         st.tuples(st.just("replace"), places, st.binary(min_size=1, max_size=3)),
     )
     tried = {"scored": 0, "refused": 0}
 
-    @settings(**examples(request, 0.3))
-    @given(st.lists(edits, min_size=1, max_size=3), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))
+    @settings(**examples(request, 0.5))
+    @given(st.lists(edits, min_size=1, max_size=2), st.sampled_from(["utf-8", "utf-8-sig", "utf-8", "utf-16", "latin-1"]))
     def check(edits, encoding):
         content = good.decode().encode(encoding)
         for kind, place, new in edits:
@@ -166,7 +167,7 @@ def test_many_unseen_levels_are_refused(repo, tmp_path):
     assert "first_platform_c has 100.0% unseen levels" in message and not (tmp_path / "scored.csv").exists()
 
 
-def test_what_is_no_file(repo, tmp_path):
+def test_what_is_no_file(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -175,4 +176,6 @@ def test_what_is_no_file(repo, tmp_path):
         listener.bind("socket")
         os.chdir(here)
         for path in (tmp_path, Path("/dev/null"), tmp_path / "pipe", tmp_path / "socket", tmp_path / "gone", tmp_path / ("n" * 300), tmp_path / "none.csv"):
-            fails("leadscore", "check", str(path), cwd=repo)
+            assert main(["check", str(path)]) == 1
+            message = capsys.readouterr().err
+            assert message.startswith(f"leadscore: {tmp_path}/" if path.name != "null" and path != tmp_path else f"leadscore: {path}: ") and message.count("\n") == 1

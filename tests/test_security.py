@@ -73,7 +73,7 @@ def test_scoring_evaluation_and_serving_unpickle_nothing(repo, work):
     run(*SCORE, cwd=work)
     for stage in ("evaluate", "infer"):
         run("python", "-m", "leadscore.stage", stage, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{work}/mlflow.db")
-    serve = "import mlflow, pandas as pd; leads = pd.read_csv('leads.csv').rename(columns={'Unnamed: 0': 'lead_id'}); print(mlflow.pyfunc.load_model('models:/leadscore@champion').predict(leads.astype({name: float for name in leads.columns[6:]})).head())"
+    serve = "import mlflow, pandas as pd; leads = pd.read_csv('leads.csv').rename(columns={'Unnamed: 0': 'lead_id'}); print(mlflow.pyfunc.load_model('models:/leadscore@champion').predict(leads.astype({name: float for name in leads.columns[6:]})).columns.tolist())"
     assert "probability" in run(sys.executable, "-c", serve, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{repo}/mlflow.db").stdout
     assert not log.exists(), log.read_text()
 
