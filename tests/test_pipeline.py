@@ -142,8 +142,14 @@ def test_experiments_change_one_parameter(repo):
     assert (repo / "dvc.lock").read_bytes() == before
 
 
-def test_the_same_bytes_again(repo):
-    before = yaml.safe_load((repo / "dvc.lock").read_text())
-    run("dvc", "repro", "--force", cwd=repo, PYTHONHASHSEED="7", TZ="Asia/Kolkata", OMP_NUM_THREADS="2")
-    assert yaml.safe_load((repo / "dvc.lock").read_text()) == before
-    assert run("git", "status", "--porcelain", cwd=repo).stdout == ""
+def test_the_same_bytes_in_another_clone(repo, tmp_path):
+    "Another folder, user, home, time zone, language, hash seed and number of threads."
+    clone = tmp_path / "elsewhere" / "leads"
+    run("git", "clone", "--quiet", str(repo), str(clone), cwd=tmp_path)
+    shutil.copytree(repo / "data", clone / "data")
+    (clone / "dvc.lock").unlink()
+    (tmp_path / "home").mkdir()
+    other = {"HOME": f"{tmp_path}/home", "USER": "ada", "LOGNAME": "ada", "TZ": "Asia/Kolkata", "LC_ALL": "C", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    run("dvc", "repro", cwd=clone, **other)
+    assert yaml.safe_load((clone / "dvc.lock").read_text()) == yaml.safe_load((repo / "dvc.lock").read_text())
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
