@@ -31,7 +31,7 @@ repro: $(SETUP) data/leadscoring.csv ## run the pipeline on the leads in data/, 
 
 test: $(SETUP) data/leadscoring.csv ## run the notebooks' tests and the tests in tests/
 	nbdev_test --n_workers 2
-	pytest -q
+	pytest -q -n 2 --dist loadfile
 
 torture: $(SETUP) data/leadscoring.csv ## kill each stage and command 20 times, try 20,000 bad files
 	pytest -q -rP tests/test_torture.py tests/test_bad_files.py --kills 20 --examples 20000
