@@ -8,10 +8,10 @@ __all__ = ['FILES', 'hide_packages', 'read_rules', 'score', 'check_data', 'swap_
 
 # %% ../nbs/12_cli.ipynb #897edfdb
 import argparse
-import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,8 +165,8 @@ def check(arguments: argparse.Namespace) -> None:
 
     path = Path(arguments.leads)
     check_file(path)
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        labelled = LABEL in next(csv.reader(line.replace("\0", "") for line in file))
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        labelled = LABEL in re.split(r"[,\"\n]", file.readline())
     raw = read_leads(path, labelled, arguments.id_column, arguments.carry)
     leads, rejected = validate_leads(raw.drop(columns=arguments.carry), labelled, where=path.name)
     print(f"{path}: {len(leads)} leads {'with' if labelled else 'without'} label, {leads['fault'].notna().sum()} with a bad cell")

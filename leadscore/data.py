@@ -8,6 +8,7 @@ __all__ = ['check_file', 'read_leads', 'check_quotes', 'check_ids', 'name_rows',
 
 # %% ../nbs/03_data.ipynb #57285938
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # %% ../nbs/03_data.ipynb #c9d98a13
 _OTHER_FILES = {
-    b"\x1f\x8b": "a gzip archive; unpack it first", b"PK": "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV UTF-8",
+    b"\x1f\x8b": "a gzip archive; unpack it first", b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV UTF-8",
     b"PAR1": "a Parquet file; save it as CSV UTF-8", b"\xff\xfe": "UTF-16; save it as CSV UTF-8", b"\xfe\xff": "UTF-16; save it as CSV UTF-8",
     b"{": "JSON; save it as CSV UTF-8", b"[": "JSON; save it as CSV UTF-8", b"<": "HTML or XML; save it as CSV UTF-8",
 }  # fmt: skip
@@ -87,6 +88,9 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
     """
     path = Path(path)
     check_file(path)
+    ours = [name for name in carry if name in ("", id_column, ID, *lead_schema().columns)]
+    if ours:
+        raise SchemaError(f"{path}: {ours[0]!r} can't be carried, it is a column of the leads; rename it")
     if id_column in lead_schema().columns:
         raise SchemaError(f"{path}: {id_column!r} can't number the leads, it is a column of its own; name another as base.id_column")
     columns = [id_column or "", *lead_schema(labelled).columns, *carry]
@@ -113,7 +117,7 @@ def read_leads(path: Path, labelled: bool = True, id_column: Optional[str] = Non
         raise SchemaError(f"{path}: a header but no leads; add some")
     leads = leads.iloc[: filled[-1] + 1]  # without blank lines at the end
     check_ids(leads[ID], f"{path}")
-    with_breaks = [name for name, cells in zip(leads, table.select(columns).itercolumns()) if compute.any(compute.match_substring(cells, "\n")).as_py()]
+    with_breaks = [name for name, cells in zip(leads, table.select(columns).itercolumns()) if compute.any(compute.match_substring_regex(cells, "[\r\n]")).as_py()]
     check_quotes(leads[with_breaks], len(columns), f"{path}")
     return leads
 
@@ -132,9 +136,9 @@ def check_quotes(leads: pd.DataFrame, width: int, where: str) -> None:
     SchemaError : a cell holds a line break and as many commas as a line of the file, or the file's last line break.
     """
     for column in leads:
-        broken = leads[column].str.contains("\n", regex=False, na=False)
+        broken = leads[column].str.contains("[\r\n]", na=False)
         swallowed = broken & (leads[column].where(broken).str.count(",") >= width - 1)
-        swallowed.iloc[-1] |= broken.iloc[-1] and leads[column].iloc[-1].endswith("\n")
+        swallowed.iloc[-1] |= broken.iloc[-1] and leads[column].iloc[-1].endswith(("\r", "\n"))
         if swallowed.any():
             raise SchemaError(f"{where}: {column} in {name_rows(swallowed)} has swallowed the lines after it; close its quote")
 
@@ -151,7 +155,7 @@ def check_ids(ids: pd.Series, where: str) -> None:
     ------
     SchemaError : a number is missing, holds a line break or the like, or stands twice.
     """
-    unprintable = ids.str.contains(r"[\x00-\x1f]", na=False)
+    unprintable = ids.str.contains(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", na=False)
     if unprintable.any():
         raise SchemaError(f"{where}: lead number with a line break or control character in {name_rows(unprintable)}; remove it")
     if ids.isna().any():
@@ -304,12 +308,16 @@ def fill_missing(leads: pd.DataFrame) -> pd.DataFrame:
     return leads.fillna(dict.fromkeys(COUNTS, 0.0))
 
 # %% ../nbs/03_data.ipynb #03da0b02
+_RUNS = r"[=+\-@\t\r\n]"
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     "Write a table as CSV, whole or not at all; text that a spreadsheet would run gets an apostrophe before it."
     text = {name: table[name] for name in table.columns[table.dtypes == object]}
-    runs = {name: cells.notna() & cells.astype(str).str.match(r"[=+\-@\t\r\n]") for name, cells in text.items()}
+    runs = {name: cells.notna() & cells.astype(str).str.match(_RUNS) for name, cells in text.items()}
     with write_whole(path) as new:
         safe = table.assign(**{name: cells.mask(runs[name], "'" + cells.astype(str)) for name, cells in text.items()})
+        safe.columns = ["'" + name if re.match(_RUNS, name) else name for name in table.columns]
         safe.to_csv(new, index=False, lineterminator="\n")
 
 # %% ../nbs/03_data.ipynb #d91f5ee5
@@ -346,7 +354,9 @@ def save_tables(tables: dict[str, pd.DataFrame], url: str) -> None:
             for name, leads in {**tables, _VERSION: pd.DataFrame({"version": [SCHEMA_VERSION]})}.items():
                 _save_table(leads, name, connection, is_sqlite)
         engine.dispose()
-    except (exc.SQLAlchemyError, ImportError, OSError) as error:
+    except LeadscoreError:
+        raise
+    except (exc.SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise LeadscoreError(f"clean.db_url: {one_line(given, 100)}: {one_line(getattr(error, 'orig', None) or error, 200)}; mend it, or LEADSCORE_DB_URL") from None
 
 

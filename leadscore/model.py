@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 import pandas as pd
+from pydantic import model_validator
 
 from .clean import RAW, Cleaner
 from .config import SUMS, SchemaError, Share, State, hash_file, write_json, write_whole
@@ -369,6 +370,15 @@ class _Linear(State):
     knots: Optional[list[float]] = None
     effects: Optional[list[_Effect]] = None
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> "_Linear":
+        if self.weight and None in (self.intercept, self.origin, self.knots, self.effects):
+            raise ValueError("a weight, but not all of its parts")
+        stretches = {len(weights) if isinstance(weights, list) else 0 for effect in self.effects or [] for weights in effect.weights.values() if effect.drift}
+        if stretches - {len(self.knots or []) - 1} or any(isinstance(weights, list) for effect in self.effects or [] for weights in effect.weights.values() if not effect.drift):
+            raise ValueError("a drift has a weight for each stretch, another effect has one")
+        return self
+
 
 class _History(State):
     levels: dict[str, dict[str, tuple[int, int]]]
@@ -452,7 +462,7 @@ class Bundle:
         folder = Path(folder)
         _check_sums(folder)
         meta = _Meta.read(folder / "meta.json")
-        text = (folder / "model.txt").read_text(encoding="utf-8")
+        text = (folder / "model.txt").read_text(encoding="utf-8", errors="replace")
         if "\nend of trees\n" not in text:
             raise SchemaError(f"{folder}/model.txt: cut off; train anew")
         booster, encoder, linear = lightgbm.Booster(model_str=text), Encoder.from_state(_Encoder.read(folder / "encoder.json")), None

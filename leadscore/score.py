@@ -22,7 +22,7 @@ from .clean import INTERACTIONS
 from .config import Infer, SchemaError, hash_file, hold, one_line, write_whole
 from .data import read_leads, validate_leads, write_csv
 from .model import Bundle, grade, name_kind, name_levels, wilson_interval
-from .schema import CATEGORIES, CITY, DATE, ID, check_columns, lead_schema
+from .schema import CATEGORIES, CITY, DATE, ID, check_columns
 
 # %% ../nbs/09_score.ipynb #63e2af83
 def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
@@ -285,9 +285,9 @@ def score_file(source: Path, target: Path, model: Path, id_column: Optional[str]
         raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
     if target.is_dir() or beside.is_dir() or target.suffix not in (".csv", ".parquet"):
         raise SchemaError(f"{target}: no file to write scores to; name one that ends in .csv or .parquet")
-    ours = [name for name in carry if name in ("", id_column, ID, "probability", "score", "grade", "rank", "call", "unsure", *REASONS, *lead_schema().columns)]
+    ours = [name for name in carry if name in ("probability", "score", "grade", "rank", "call", "unsure", *REASONS)]
     if ours:
-        raise SchemaError(f"{source}: {ours[0]!r} can't be carried, it is a column of the leads or of the list; rename it")
+        raise SchemaError(f"{source}: {ours[0]!r} can't be carried, it is a column of the list; rename it")
     bundle = Bundle.load(model)
     raw = read_leads(source, labelled=False, id_column=id_column, carry=carry)
     leads, rejected = validate_leads(raw.drop(columns=list(carry)), labelled=False, where=source.name)
@@ -346,12 +346,12 @@ def verify_receipt(path: Path, root: Path) -> list[str]:
     """
     try:
         receipt = json.loads(Path(path).read_text(encoding="utf-8"))
-        names = [receipt[key] for key in ("leads", "model", "scores")]
+        names = [Path(receipt[key]).as_posix() for key in ("leads", "model", "scores")]
         files, rules = dict(receipt["sha256"]), Infer(**receipt["infer"])
         versions = dict(receipt["packages"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SchemaError(f"{path}: no receipt ({type(error).__name__}: {one_line(error, 200)}); name outputs/infer/receipt.json") from None
-    outside = [name for name in [*names, *files] if not (Path(root) / name).resolve().is_relative_to(Path(root).resolve())]
+    outside = [name for name in [*names, *files] if "\0" in name or not (Path(root) / name).resolve().is_relative_to(Path(root).resolve())]
     if outside:
         raise SchemaError(f"{path}: {outside[0]!r} leads out of {root}; this is no receipt of this repo")
     missing = [name for name in files if not (Path(root) / name).is_file()]

@@ -177,7 +177,7 @@ def run_stage(stage: str) -> None:
                 client, run_id = opening.result()
                 close_run(client, run_id, stage, root) if done else client.set_terminated(run_id, "FAILED")
             except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
-                print(f"leadscore: {stage}: not in MLflow ({one_line(error, 200)}); leadscore register puts it in later", file=sys.stderr)
+                print(f"leadscore: {stage}: not in MLflow ({one_line(error, 200)}){'; leadscore register puts it in later' * done}", file=sys.stderr)
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

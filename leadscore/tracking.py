@@ -207,9 +207,13 @@ def log_missing(params: Params, root: Path) -> list[str]:
         query = f"attributes.status = 'FINISHED' and tags.report_sha256 = '{hash_file(report)}'" if report.is_file() else ""
         if query and not client.search_runs([experiment_id], query, max_results=1):
             client, run_id = open_run(stage, params)
-            if stage == "experiment":
-                _log_rows(client, experiment_id, run_id, pd.read_csv(root / "outputs/experiment/leaderboard.csv"))
-            close_run(client, run_id, stage, root)
+            try:
+                if stage == "experiment":
+                    _log_rows(client, experiment_id, run_id, pd.read_csv(root / "outputs/experiment/leaderboard.csv"))
+                close_run(client, run_id, stage, root)
+            except BaseException:
+                client.set_terminated(run_id, "FAILED")
+                raise
             missing.append(stage)
     return missing
 
@@ -386,9 +390,10 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
         return f"{name}; not champion: it was reverted"
     if before not in (None, version):
         with temporary_folder() as temporary:
+            kept = download_bundle(CHAMPION, temporary)
             try:
-                champion = Bundle.load(download_bundle(CHAMPION, temporary))
-            except LeadscoreError as error:  # of an older schema, or lost: nothing to compare with
+                champion = Bundle.load(kept)
+            except SchemaError as error:  # of an older schema: nothing to compare with
                 compared = {"note": f"version {before} can't be read: {error}"}
             else:
                 compared = compare_bundles(Bundle.load(folder), champion, leads, params)

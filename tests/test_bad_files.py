@@ -119,9 +119,9 @@ def test_bytes(request, scoring):
     tried = {"scored": 0, "refused": 0}
 
     @settings(**examples(request, 0.5))
-    @given(st.lists(edits, min_size=1, max_size=2), st.sampled_from(["utf-8", "utf-8-sig", "utf-8", "utf-16", "latin-1"]))
-    def check(edits, encoding):
-        content = good.decode().encode(encoding)
+    @given(st.lists(edits, min_size=1, max_size=2), st.sampled_from(["utf-8", "utf-8-sig", "utf-8", "utf-16", "latin-1"]), st.sampled_from(["\n", "\r\n", "\r"]))
+    def check(edits, encoding, newline):
+        content = good.decode().replace("\n", newline).encode(encoding)
         for kind, place, new in edits:
             content = content[:place] if kind == "cut" else content[:place] + new + content[place + (kind == "replace") :]
         scores = scoring(content)
@@ -131,7 +131,10 @@ def test_bytes(request, scoring):
         assert content[-1:] in b"\r\n"
         rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if any(row)]
         place = rows[0].index("")
-        assert scores["lead_id"].astype(str).tolist() == [row[place] for row in rows[1:]]
+        found = scores["lead_id"].astype(str).tolist()
+        assert found == [row[place] for row in rows[1:]]
+        untouched = set(good.decode().splitlines()) & set(content.decode("utf-8-sig").splitlines())
+        assert {",".join(row) for row in LEADS if ",".join(row) in untouched} == {",".join(row) for row in LEADS if ",".join(row) in untouched and row[0] in found}
 
     check()
     print(tried)
