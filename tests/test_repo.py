@@ -114,7 +114,7 @@ def test_the_recipe_on_sample_and_real_leads_is_as_published(tmp_path):
 def test_facts_are_those_of_the_real_leads():
     leads, _ = validate_leads(read_leads(REAL / "leadscoring.csv"))
     to_score, _ = validate_leads(read_leads(REAL / "leadscoring_inference.csv", labelled=False), labelled=False)
-    facts = measure_facts(leads.drop(columns="valid"), to_score.drop(columns="valid"), read_mappings(ROOT / "mappings")[0])
+    facts = measure_facts(leads.drop(columns="fault"), to_score.drop(columns="fault"), read_mappings(ROOT / "mappings")[0])
     stored = json.loads((ROOT / "leadscore/facts.json").read_text())
     assert json.loads(json.dumps(facts), parse_float=lambda number: round(float(number), 6)) == stored
 
