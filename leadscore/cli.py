@@ -261,12 +261,7 @@ def _split(names: str) -> list[str]:
     return list(dict.fromkeys(names.split(",")))
 
 
-def main(arguments: Optional[list[str]] = None) -> int:
-    "The command `leadscore`."
-    parser = argparse.ArgumentParser("leadscore", description="Which leads will complete an application.")
-    parser.add_argument("--version", action="version", version=f"leadscore {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def _add_score(commands: "argparse._SubParsersAction") -> None:
     command = commands.add_parser("score", help="score a CSV of leads", epilog="example: leadscore score leads.csv -o scored.csv")
     command.add_argument("leads", help="CSV file of leads, without label")
     command.add_argument("-o", "--output", required=True, help="file to write, .csv or .parquet")
@@ -284,6 +279,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
     numbers.add_argument("--max-unseen", type=float, metavar="SHARE", help="how far unseen levels may lie above training")
     command.set_defaults(run=score)
 
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    "The command `leadscore`."
+    parser = argparse.ArgumentParser("leadscore", description="Which leads will complete an application.")
+    parser.add_argument("--version", action="version", version=f"leadscore {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    _add_score(commands)
     command = commands.add_parser("check", help="print what is wrong with a CSV of leads", epilog="example: leadscore check leads.csv")
     command.add_argument("leads", help="CSV file of leads, with or without label")
     command.add_argument("--id-column", help="column that numbers the leads (default: the first, unnamed one)")
