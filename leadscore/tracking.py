@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
+import yaml
 
 from leadscore.config import (
-    STAGES, SUMS, Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, hold, is_alive, load_params, notebook_name, one_line, stage_params,
+    STAGES, SUMS, Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, is_alive, load_params, notebook_name, one_line, stage_params,
     temporary_folder,
 )  # fmt: skip
 
@@ -41,18 +42,21 @@ def main_checkout() -> Path:
     return Path(os.environ.get("DVC_ROOT") or find_root())
 
 
-def resolve_tracking_uri(uri: str, root: Path) -> str:
-    """The tracking URI to use.
+def resolve_tracking_uri(params: Optional[Params] = None) -> str:
+    """The tracking URI to use: of the environment, else of `params.yaml`.
 
     Parameters
     ----------
-    uri : from `params.yaml`; a relative SQLite path counts from `root`
-    root : the main checkout
+    params : by default those of `params.yaml`, which is read only if the environment names no store
+
+    Returns
+    -------
+    URI; a relative SQLite path counts from the main checkout.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (params or load_params(find_root() / "params.yaml")).mlflow.tracking_uri
     prefix = "sqlite:///"
     if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return f"{prefix}{Path(root).resolve() / uri.removeprefix(prefix)}"
+        return f"{prefix}{main_checkout().resolve() / uri.removeprefix(prefix)}"
     return uri
 
 
@@ -80,13 +84,12 @@ def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
     experiment_id : of the experiment that `params.yaml` names
     """
     params = params or load_params(find_root() / "params.yaml")
-    section, root = params.mlflow, main_checkout()
-    uri = resolve_tracking_uri(section.tracking_uri, root)
+    uri = resolve_tracking_uri(params)
     client = _open_store(uri)
-    experiment = client.get_experiment_by_name(section.experiment)
+    experiment = client.get_experiment_by_name(params.mlflow.experiment)
     if experiment is None:
-        artifacts = (root / "mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
-        return client, client.create_experiment(section.experiment, artifact_location=artifacts)
+        artifacts = (main_checkout() / "mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
+        return client, client.create_experiment(params.mlflow.experiment, artifact_location=artifacts)
     return client, experiment.experiment_id
 
 
@@ -119,13 +122,14 @@ def close_killed_runs(client: "MlflowClient", experiment_id: str) -> list[str]:
     return killed
 
 
-def open_run(stage: str, params: Params) -> tuple["MlflowClient", str]:
+def open_run(stage: str, params: Params, used: Optional[dict] = None) -> tuple["MlflowClient", str]:
     """Open a run for a stage, with its parameters; mark killed ones as failed before.
 
     Parameters
     ----------
     stage : its name, which is the run's
     params : of `params.yaml`
+    used : the stage's parameters, if it ran with others than today's
 
     Returns
     -------
@@ -135,7 +139,7 @@ def open_run(stage: str, params: Params) -> tuple["MlflowClient", str]:
     close_killed_runs(client, experiment_id)
     tags = {"stage": stage, _PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
     run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
-    for name, value in stage_params(params, stage).items():
+    for name, value in (used or stage_params(params, stage)).items():
         client.log_param(run_id, name, value)
     return client, run_id
 
@@ -191,7 +195,7 @@ def log_missing(params: Params, root: Path) -> list[str]:
 
     Parameters
     ----------
-    params : of `params.yaml`
+    params : of `params.yaml`; a stage's own are those that it ran with, by `dvc.lock`
     root : of the repo
 
     Returns
@@ -200,13 +204,15 @@ def log_missing(params: Params, root: Path) -> list[str]:
     """
     import pandas as pd
 
+    lock = root / "dvc.lock"
+    locked = yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}
     client, experiment_id = connect(params)
     missing = []
     for stage in STAGES:
         report = root / "reports" / f"{notebook_name(stage)}.ipynb"
         query = f"attributes.status = 'FINISHED' and tags.report_sha256 = '{hash_file(report)}'" if report.is_file() else ""
         if query and not client.search_runs([experiment_id], query, max_results=1):
-            client, run_id = open_run(stage, params)
+            client, run_id = open_run(stage, params, _flatten_locked(locked.get(stage, {})))
             try:
                 if stage == "experiment":
                     _log_rows(client, experiment_id, run_id, pd.read_csv(root / "outputs/experiment/leaderboard.csv"))
@@ -216,6 +222,14 @@ def log_missing(params: Params, root: Path) -> list[str]:
                 raise
             missing.append(stage)
     return missing
+
+
+def _flatten_locked(stage: dict) -> dict:
+    "Parameters of a stage in `dvc.lock`, as its notebook gets them."
+    used = {}
+    for key, value in stage.get("params", {}).get("params.yaml", {}).items():
+        used.update(value if isinstance(value, dict) else {key.rsplit(".", 1)[-1]: value})
+    return used
 
 # %% ../nbs/11_tracking.ipynb #400cb2b5
 def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame", experiment: str = "relevant") -> None:
@@ -521,7 +535,7 @@ def download_bundle(uri: str, folder: Path) -> Path:
         raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install 'leadscore[experiment]', or name a folder with --model") from None
     from mlflow.exceptions import MlflowException
 
-    store = os.environ.get("MLFLOW_TRACKING_URI") or resolve_tracking_uri(load_params(find_root() / "params.yaml").mlflow.tracking_uri, main_checkout())
+    store = resolve_tracking_uri()
     if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
         raise LeadscoreError(f"{uri}: there is no MLflow store yet; run make repro first, or name a folder with --model")
     try:
