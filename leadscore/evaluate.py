@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BOOTSTRAPPED', 'BASELINES', 'measure', 'measure_groups', 'bootstrap', 'measure_intervals', 'predict_recipe',
-           'predict_plain', 'predict_rates', 'cross_fit_baselines', 'backtest', 'audit_leaks', 'check_leaks',
-           'curve_roc', 'curve_precision_recall', 'curve_calibration', 'curve_gain', 'list_confusion', 'curve_decision',
-           'list_promises']
+           'predict_plain', 'predict_rates', 'cross_fit_baselines', 'backtest', 'measure_slices', 'audit_leaks',
+           'check_leaks', 'curve_roc', 'curve_precision_recall', 'curve_calibration', 'curve_gain', 'curve_lift',
+           'list_confusion', 'curve_decision', 'list_scores', 'list_promises']
 
 # %% ../nbs/08_evaluate.ipynb #5fd6e325
 from typing import TYPE_CHECKING
@@ -257,6 +257,34 @@ def backtest(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, days: int
     parts = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(back) for back in range(windows - 1, -1, -1))
     return pd.concat(parts, ignore_index=True).round(dict.fromkeys(["leadscore", *BASELINES], 9))
 
+# %% ../nbs/08_evaluate.ipynb #08ba0011
+def measure_slices(predictions: pd.DataFrame, slices: dict[str, pd.Series], models: list[str], threshold: float, draws: int, seed: int, min_leads: int = 200) -> pd.DataFrame:
+    """Measure predictions group by group.
+
+    Parameters
+    ----------
+    predictions : DataFrame, as from `backtest`
+    slices : name -> Series of text, the group of each lead; groups of fewer than `min_leads` are measured together, as `others`, if these are enough
+    models, threshold, draws, seed : as in `measure_intervals`
+
+    Returns
+    -------
+    DataFrame, one row a group and model: by, group, leads, completed (share), model, then value, `_low` and `_high` (95 % interval) of auc,
+    log_loss and ece; no row for a group whose leads all have the same label.
+    """
+    measured = ["auc", "log_loss", "ece"]
+    rows = []
+    for by, groups in slices.items():
+        groups = groups.where(groups.map(groups.value_counts()) >= min_leads, "others")
+        for group, part in predictions.groupby(groups):
+            if len(part) >= min_leads and part[LABEL].nunique() == 2:
+                intervals = measure_intervals(part, models, threshold, draws, seed).set_index(["model", "metric"])
+                for model in models:
+                    values = intervals.loc[model].loc[measured].to_numpy().ravel()
+                    rows.append((by, group, len(part), part[LABEL].mean(), model, *values))
+    ends = [f"{name}{end}" for name in measured for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["by", "group", "leads", "completed", "model", *ends])
+
 # %% ../nbs/08_evaluate.ipynb #08ba0006
 _KNOWN = {
     **dict.fromkeys([DATE, CITY, *CATEGORIES], "when the lead arrives"),
@@ -323,10 +351,10 @@ def check_leaks(audit: pd.DataFrame, oof: pd.DataFrame, max_auc: float) -> float
 
 # %% ../nbs/08_evaluate.ipynb #771ef6b5
 def curve_roc(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 101) -> pd.DataFrame:
-    "ROC: false positive rate on an even grid, and one column of true positive rates a model."
+    "ROC: false positive rate on an even grid, and one column of true positive rates a model; `baseline` is chance."
     grid = np.linspace(0, 1, points)
     curves = {name: np.interp(grid, *metrics.roc_curve(label, probability)[:2]) for name, probability in probabilities.items()}
-    return pd.DataFrame({"false_positive_rate": grid, **curves}).round(6)
+    return pd.DataFrame({"false_positive_rate": grid, **curves, "baseline": grid}).round(6)
 
 
 def curve_precision_recall(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 101) -> pd.DataFrame:
@@ -361,6 +389,14 @@ def curve_gain(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: in
     return pd.DataFrame({"share_called": share, **curves, "in_order_of_arrival": share}).round(6)
 
 
+def curve_lift(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: int) -> pd.DataFrame:
+    "Lift: completion rate over that of all leads in equally large bins of the score, the best scores in bin 1; `baseline`, calling without a score, is 1."
+    label = np.asarray(label)
+    parts = {name: np.array_split(np.argsort(-probability, kind="stable"), bins) for name, probability in probabilities.items()}
+    curves = {name: [label[rows].mean() / label.mean() for rows in split] for name, split in parts.items()}
+    return pd.DataFrame({"bin": np.arange(1, bins + 1), **curves, "baseline": 1.0}).round(6)
+
+
 def list_confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> pd.DataFrame:
     "Actual and predicted class of each lead, in words, for DVC's confusion template; sorted, so that a row is no lead's."
     words = np.array(["not completed", "completed"])
@@ -388,6 +424,24 @@ def curve_decision(label: np.ndarray, probabilities: dict[str, np.ndarray], poin
     benefit = lambda called, t: (label[called].sum() - t * called.sum()) / len(label)  # noqa: E731
     curves = {name: [benefit(probability >= t, t) for t in thresholds] for name, probability in probabilities.items()}
     return pd.DataFrame({"threshold": thresholds, **curves, "call_all": [benefit(np.full(len(label), True), t) for t in thresholds]}).round(6)
+
+
+def list_scores(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
+    """How the scores lie month by month, and what was promised and kept: a score that drifts shows here first.
+
+    Parameters
+    ----------
+    predictions : DataFrame, as from `backtest`
+    model : its column of probabilities
+
+    Returns
+    -------
+    DataFrame, one row a month: month, leads, p10, p25, median, p75, p90 (of the probabilities), promised (their mean), actual (share of completions).
+    """
+    month = predictions.groupby(predictions[DATE].dt.strftime("%Y-%m").rename("month"))
+    quantiles = month[model].quantile([0.1, 0.25, 0.5, 0.75, 0.9]).unstack().set_axis(["p10", "p25", "median", "p75", "p90"], axis=1)
+    sums = month.agg(leads=(LABEL, "size"), promised=(model, "mean"), actual=(LABEL, "mean"))
+    return sums[["leads"]].join(quantiles).join(sums[["promised", "actual"]]).reset_index().round(6)
 
 
 def list_promises(predictions: pd.DataFrame, model: str, cuts: list[float]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ __all__ = ['TRAIN_SIZE', 'METRICS', 'STUDIED', 'DEFAULTS', 'FIRST', 'ModelSpec',
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -249,6 +250,19 @@ def frame_rich(leads: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({**levels, **leads[COUNTS], DATE: count_days(leads[DATE], str(leads[DATE].min())), LABEL: leads[LABEL]})
 
 
+def _show_progress(steps: int) -> Callable[[Any], Any]:
+    "A function that passes on what a step gives and moves a progress bar."
+    from tqdm import tqdm
+
+    bar = tqdm(total=steps, desc="PyCaret", unit="experiment", leave=False)
+
+    def step(result: Any) -> Any:
+        bar.update()
+        return result
+
+    return step
+
+
 def run_experiment(
     leads: pd.DataFrame, feature_set: str, linear_weight: float, candidates: list[str], folds: int, trials: int, min_relevance: float, seed: int,
     threads: int,
@@ -270,18 +284,19 @@ def run_experiment(
 
     Source: Lead_Scoring_Case_Study, "Model Experimentation" 1 and 2.
     """
+    step = _show_progress(4)
     first = set_up(leads, CASE_STUDY, folds, seed, threads, **FIRST)
-    boards = [compare(first, "all", candidates)[0]]
+    boards = [step(compare(first, "all", candidates))[0]]
     relevances = read_relevance(first, boards[0]["candidate"].tolist(), CASE_STUDY)
     features = [name for name in CASE_STUDY if relevances[name] >= min_relevance]
     if not features:
         raise SchemaError(f"experiment.min_relevance = {min_relevance}: no feature is that relevant; lower it")
     second = set_up(leads, features, folds, seed, threads, max_encoding_ohe=1000)
-    board, best = compare(second, "relevant", candidates)
+    board, best = step(compare(second, "relevant", candidates))
     boards.append(board)
     frame = frame_rich(leads)
     third = set_up(frame, list(frame.columns.drop(LABEL)), folds, seed, threads, max_encoding_ohe=50)  # more levels: by their rate
-    board, best_rich = compare(third, "rich", candidates)
+    board, best_rich = step(compare(third, "rich", candidates))
     boards.append(board)
     if feature_set == "rich":  # tuned on what training will fit: LightGBM's own way with categories
         features, frame, chosen, best = RICH, frame.drop(columns=LABEL), third, best_rich
@@ -289,6 +304,6 @@ def run_experiment(
         to_tune = set_up(codes.assign(**{LABEL: leads[LABEL]}), RICH, folds, seed, threads, preprocess=False)
     else:
         linear_weight, frame, chosen, to_tune = 0.0, leads[features], second, second
-    found, board = tune_lightgbm(to_tune, DEFAULTS[feature_set], trials)
+    found, board = step(tune_lightgbm(to_tune, DEFAULTS[feature_set], trials))
     spec = ModelSpec(feature_set=feature_set, features=features, linear_weight=linear_weight, **found)
     return pd.concat([*boards, board], ignore_index=True), relevances, spec, chosen.finalize_model(best), frame.head()

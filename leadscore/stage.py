@@ -26,8 +26,8 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
 _STYLER = re.compile(r"\bT_[0-9a-f]{5,}")
 
 
-def normalise(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, str]:
-    """Drop from an executed notebook what differs between two runs.
+def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop from an executed notebook what differs between two runs, and say in its first cell what was found.
 
     Parameters
     ----------
@@ -35,23 +35,23 @@ def normalise(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, s
 
     Returns
     -------
-    report : notebook with kernel, tags, numbered ids and outputs only; addresses and pandas' Styler ids are constant
-    stderr : what the cells wrote to stderr
+    Notebook with kernel, tags, numbered ids and outputs only, without stderr; addresses and pandas' Styler ids are constant.
     """
-    stderr = []
     cells = []
     for number, cell in enumerate(notebook.cells):
         kept = {"cell_type": cell.cell_type, "id": f"cell-{number:03d}", "source": cell.source}
         kept["metadata"] = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
-            stderr += [output.text for output in cell.outputs if output.get("name") == "stderr"]
             kept["execution_count"] = None
             kept["outputs"] = _join_streams([_normalise_output(output) for output in cell.outputs if output.get("name") != "stderr"])
+            if "found" in cell.metadata.get("tags", []):
+                cells[0].source += "".join(f"\n\n{output.data['text/markdown']}" for output in kept["outputs"])
+                kept["outputs"] = []
         cells.append(nbformat.from_dict(kept))
     kernel = {name: notebook.metadata.kernelspec[name] for name in ("display_name", "language", "name")}
     report = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     report.nbformat_minor = 5
-    return report, "".join(stderr)
+    return report
 
 
 def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
@@ -85,6 +85,7 @@ def kernel_environment(root: Path) -> Iterator[None]:
         fixed = {
             "JUPYTER_PATH": None, "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(profile), "PYTHONPATH": str(root),
             "PYTHONHASHSEED": "0", "TZ": "UTC", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "TQDM_DISABLE": None if sys.stderr.isatty() else "1",
         }  # fmt: skip
         before = {name: os.environ.get(name) for name in fixed}
         _set_environment(fixed)
@@ -128,7 +129,7 @@ def execute(stage: str, params: Params, root: Path) -> Path:
     try:
         executed = papermill.execute_notebook(
             root / "nbs" / "pipeline" / f"{name}.ipynb", half, parameters=stage_params(params, stage),
-            kernel_name="python3", cwd=root, progress_bar=sys.stderr.isatty(),
+            kernel_name="python3", cwd=root, progress_bar=sys.stderr.isatty(), stderr_file=sys.stderr,
             config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
         )  # fmt: skip
     except nbclient.exceptions.DeadKernelError:
@@ -138,8 +139,7 @@ def execute(stage: str, params: Params, root: Path) -> Path:
             print("\n".join(error.traceback), file=sys.stderr)
         cell = f"cell {error.cell_index} of nbs/pipeline/{name}.ipynb"
         raise LeadscoreError(f"{stage}: {one_line(error.evalue)} [{error.ename} in {cell}; half-run copy: tmp/{name}.ipynb]") from None
-    report, stderr = normalise(executed)
-    sys.stderr.write(stderr)
+    report = normalise(executed)
     path = root / "reports" / f"{name}.ipynb"
     with write_whole(path) as new:
         nbformat.write(report, new)
