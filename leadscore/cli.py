@@ -190,6 +190,7 @@ def register(root: Path) -> None:
     if "DVC_EXP_NAME" in os.environ or "DVC_STAGE" in os.environ:
         print("leadscore register: inside an experiment of DVC, nothing to do")
         return
+    from leadscore.card import make_model_card
     from leadscore.tracking import log_missing, main_checkout, needing_store, register_bundle
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -201,9 +202,10 @@ def register(root: Path) -> None:
 
     params = load_params(root / "params.yaml")
     leads = pd.read_parquet(root / "outputs" / "clean" / "leads.parquet")
+    card = make_model_card(root)
     with redirect_stderr(io.StringIO()), hold(main_checkout()), needing_store():  # MLflow's hints are for us; its errors are raised
         missing = log_missing(params, root)
-        line = register_bundle(folder, json.loads(metrics.read_text()), params, leads)
+        line = register_bundle(folder, json.loads(metrics.read_text()), params, leads, card)
     if missing:
         print(f"was missing in MLflow and is there now: {', '.join(missing)}")
     print(line)
@@ -282,7 +284,10 @@ def _add_score(commands: "argparse._SubParsersAction") -> None:
 
 def main(arguments: Optional[list[str]] = None) -> int:
     "The command `leadscore`."
-    parser = argparse.ArgumentParser("leadscore", description="Which leads will complete an application.")
+    parser = argparse.ArgumentParser(
+        "leadscore", description="Which leads will complete an application.", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: leadscore score leads.csv -o scored.csv\nexit code: 0 done; 1 something that you can mend, named on stderr in one line; 2 a wrong command line",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"leadscore {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -297,7 +302,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     command.add_argument("source", help="folder with leadscoring.csv and leadscoring_inference.csv, or: sample")
     command.set_defaults(run=lambda parsed: swap_data(parsed.source, find_root()))
 
-    command = commands.add_parser("register", help="register the bundle just trained, and make it champion if it is good enough")
+    command = commands.add_parser("register", help="register the bundle just trained, and make it champion if it is good enough", epilog="example: dvc repro && leadscore register")
     command.set_defaults(run=lambda parsed: register(find_root()))
 
     command = commands.add_parser("champion", help="print what was decided about the champion, or go back one", epilog="example: leadscore champion --revert")

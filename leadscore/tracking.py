@@ -8,10 +8,14 @@ __all__ = ['MODEL', 'CHAMPION', 'main_checkout', 'resolve_tracking_uri', 'connec
            'register_bundle', 'find_champion', 'list_decisions', 'revert_champion', 'download_bundle']
 
 # %% ../nbs/12_tracking.ipynb #3894c18b
+import base64
+import csv
 import json
 import os
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -138,11 +142,27 @@ def open_run(stage: str, params: Params, used: Optional[dict] = None) -> tuple["
     """
     client, experiment_id = connect(params)
     close_killed_runs(client, experiment_id)
-    tags = {"stage": stage, _PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
-    run_id = client.create_run(experiment_id, run_name=stage, tags=tags).info.run_id
-    for name, value in (used or stage_params(params, stage)).items():
-        client.log_param(run_id, name, value)
+    tags = {"stage": stage, _PROCESS: f"{socket.gethostname()}:{os.getpid()}", **_read_origin()}
+    named = os.environ.get("DVC_EXP_NAME")
+    run_id = client.create_run(experiment_id, run_name=f"{stage} ({named})" if named else stage, tags=tags).info.run_id
+    _log(client, run_id, used or stage_params(params, stage), {})
     return client, run_id
+
+
+def _read_origin() -> dict[str, str]:
+    "Tags that say which code and which leads a run is of, where Git and DVC know."
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    pointer = Path("data.dvc")
+    data = yaml.safe_load(pointer.read_text())["outs"][0]["md5"] if pointer.is_file() else None
+    return {name: value for name, value in {"mlflow.source.git.commit": commit.stdout.strip(), "data_md5": data}.items() if value}
+
+
+def _log(client: "MlflowClient", run_id: str, params: dict, metrics: dict[str, float], step: int = 0) -> None:
+    "Log parameters and metrics at once."
+    from mlflow.entities import Metric, Param
+
+    now = int(1000 * time.time())
+    client.log_batch(run_id, [Metric(name, float(value), now, step) for name, value in metrics.items()], [Param(name, str(value)) for name, value in params.items()])
 
 
 def flatten(metrics: dict, prefix: str = "") -> dict[str, float]:
@@ -175,20 +195,33 @@ def close_run(client: "MlflowClient", run_id: str, stage: str, root: Path) -> No
     """
     metrics, report = root / "metrics" / f"{stage}.json", root / "reports" / f"{notebook_name(stage)}.ipynb"
     if metrics.is_file():
-        for name, value in flatten(json.loads(metrics.read_text())).items():
-            client.log_metric(run_id, name, value)
+        _log(client, run_id, {}, flatten(json.loads(metrics.read_text())))
+    if stage == "evaluate":  # a chart on the run's page
+        for step, row in enumerate(csv.DictReader((root / "metrics/windows.csv").read_text().splitlines())):
+            _log(client, run_id, {}, {f"window.{name}": row[name] for name in row if name.startswith("auc_")}, step)
+    _log_charts(client, run_id, report)
     for path in [report, *(root / "outputs" / stage / name for name in _ARTIFACTS.get(stage, []))]:
         if path.is_dir():
             client.log_artifacts(run_id, str(path), path.name)
             client.set_tag(run_id, "bundle_sha256", hash_file(path / SUMS))
             meta = json.loads((path / "meta.json").read_text())
             client.set_tag(run_id, "data_sha256", meta["data_sha256"])
-            for name, value in meta["spec"]["lightgbm"].items():
-                client.log_param(run_id, f"lightgbm.{name}", value)
+            _log(client, run_id, {f"lightgbm.{name}": value for name, value in meta["spec"]["lightgbm"].items()}, {})
         else:
             client.log_artifact(run_id, str(path))
     client.set_tag(run_id, "report_sha256", hash_file(report))
     client.set_terminated(run_id, "FINISHED")
+
+
+def _log_charts(client: "MlflowClient", run_id: str, report: Path) -> None:
+    "Log the figures of a report as pictures."
+    outputs = [output for cell in json.loads(report.read_text()).get("cells", []) for output in cell.get("outputs", [])]
+    figures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    with temporary_folder() as temporary:
+        for number, figure in enumerate(figures, 1):
+            (temporary / f"{report.stem}_{number}.png").write_bytes(base64.b64decode(figure))
+        if figures:
+            client.log_artifacts(run_id, str(temporary), "charts")
 
 
 def log_missing(params: Params, root: Path) -> list[str]:
@@ -264,10 +297,8 @@ def _log_rows(client: "MlflowClient", experiment_id: str, parent: str, board: "p
     for index, row in zip(board.index, board.to_dict("records")):
         params = json.loads(row.pop("params"))
         run_id = client.create_run(experiment_id, run_name=f"{row['experiment']}: {row['candidate']}", tags=tags).info.run_id
-        for name, value in row.items():
-            client.log_param(run_id, name, value) if name in texts else client.log_metric(run_id, name, value)
-        for name, value in params.items():
-            client.log_param(run_id, name, value)
+        params |= {name: row.pop(name) for name in texts}
+        _log(client, run_id, params, row)
         client.set_terminated(run_id)
         runs[index] = run_id
     return runs
@@ -372,7 +403,7 @@ def compare_bundles(challenger: "Bundle", champion: "Bundle", leads: "pd.DataFra
     return {"challenger": auc[0], "champion": auc[1], "difference": auc[0] - auc[1], "low": low, "high": high, "leads": len(later)}
 
 
-def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.DataFrame") -> str:
+def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.DataFrame", card: str) -> str:
     """Register a bundle, unless it is in the registry, and make it champion if the criteria hold and it is not worse than the champion.
 
     Parameters
@@ -381,6 +412,7 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     metrics : of `metrics/evaluate.json`, measured on it
     params : whose criteria and store count
     leads : DataFrame of cleaned leads with label, to compare with the champion on
+    card : of the model, Markdown; describes the version, and the registered model once it is champion
 
     Returns
     -------
@@ -417,6 +449,7 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     for metric, value in flatten(metrics["forward_pooled"]).items():
         client.set_model_version_tag(MODEL, version, f"forward.{metric}", f"{value:.6f}")
     client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults) or "all hold")
+    client.update_model_version(MODEL, version, card)
     if before != version:
         _record(client, {"version": version, "before": before, "champion": before if faults else version, "faults": faults, "compared": compared})
     if faults and before == version:
@@ -424,6 +457,7 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     if faults:
         return f"{name}; not champion: {'; '.join(faults)}"
     client.set_registered_model_alias(MODEL, "champion", version)
+    client.update_registered_model(MODEL, card)
     beside = f", AUC over version {before}'s {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f})" if "low" in compared else ""
     return f"{name}; champion{beside}"
 
@@ -478,6 +512,7 @@ def revert_champion(params: Params) -> str:
         raise LeadscoreError(f"there was no champion before version {champion}; register another model first")
     _record(client, {"version": champion, "before": champion, "champion": made[-1], "reverted": True, "faults": []})
     client.set_registered_model_alias(MODEL, "champion", made[-1])
+    client.update_registered_model(MODEL, client.get_model_version(MODEL, made[-1]).description)
     return f"version {made[-1]} of {MODEL}; champion again, in place of version {champion}"
 
 
@@ -509,6 +544,7 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest
                 artifacts={"bundle": str(folder)},
                 code_paths=[str(Path(package).parent)],
                 signature=mlflow.models.infer_signature(example, output),
+                input_example=example,
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
     return str(mlflow.register_model(info.model_uri, MODEL, tags={"bundle_sha256": digest}).version)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from leadscore.config import hold
+
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
 SMALL = {
@@ -87,10 +89,17 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session")
-def repo(tmp_path_factory) -> Path:
-    "A copy of the repo after `dvc repro` and `leadscore register`; tests leave it as they found it."
-    folder = copy_repo(tmp_path_factory.mktemp("a folder") / "repo")
-    run("dvc", "repro", cwd=folder)
-    run("leadscore", "register", cwd=folder)
-    commit(folder)
-    return folder
+def repo(tmp_path_factory, worker_id) -> Path:
+    "A copy of the repo after `dvc repro` and `leadscore register`, made once for all workers; tests leave it as they found it."
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = shared / "a folder" / "repo"
+    with hold(shared):
+        if not (folder / "made").exists():
+            folder.mkdir(parents=True)
+            copy_repo(folder)
+            run("dvc", "repro", cwd=folder)
+            run("leadscore", "register", cwd=folder)
+            commit(folder)
+            (folder / ".git/info/exclude").write_text("made\n")
+            (folder / "made").touch()
+    return shutil.copytree(folder, tmp_path_factory.mktemp(worker_id) / "repo", symlinks=True)

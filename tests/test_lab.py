@@ -1,0 +1,67 @@
+"""A notebook that is run by hand and saved in JupyterLab."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import nbclient
+import nbformat
+import pytest
+from conftest import ROOT, environment, run
+
+TOKEN = "of-this-test"
+
+
+@contextmanager
+def jupyter_lab(folder):
+    "JupyterLab's server in `folder` with the repo's settings; gives a function that asks it for a notebook, or saves one."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--config=nbs/jupyter_lab_config.py"]
+    server = subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.PIPE)
+
+    def ask(name, content=None):
+        body = None if content is None else json.dumps({"type": "notebook", "content": content}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/contents/{name}", body, {"Authorization": f"token {TOKEN}"}, method="PUT" if body else "GET")
+        return json.load(urllib.request.urlopen(request))["content"]
+
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api")
+                break
+            except OSError:
+                time.sleep(0.3)
+        yield ask
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+@pytest.fixture
+def clone(repo, tmp_path):
+    "A copy of the repo, its cache and history."
+    return shutil.copytree(repo, tmp_path / "clone", symlinks=True)
+
+
+def test_a_notebook_saved_in_jupyterlab_leaves_no_trace(clone):
+    with jupyter_lab(clone) as ask:
+        content = ask("nbs/pipeline/01_clean.ipynb")
+        executed = nbclient.NotebookClient(nbformat.from_dict(content), resources={"metadata": {"path": clone / "nbs/pipeline"}}).execute()
+        assert any(cell.get("outputs") for cell in executed.cells)
+        ask("nbs/pipeline/01_clean.ipynb", executed)
+        for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+            content = ask(f"nbs/{path.name}")
+            content["metadata"] |= {"language_info": {"name": "python"}, "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+            for cell in content["cells"]:
+                cell["metadata"]["trusted"] = True
+                if cell["cell_type"] == "code":
+                    cell["execution_count"] = 1
+            ask(f"nbs/{path.name}", content)
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
+    assert "up to date" in run("dvc", "status", cwd=clone).stdout
