@@ -1,0 +1,121 @@
+"""Settings of Sphinx; `build.py` runs it."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+
+import leadscore
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTION = re.compile(r"^(Parameters|Attributes|Returns|Yields|Raises)\n-+\n((?:.+\n?)+)", re.M)
+ANNOTATED = re.compile(r"Annotated\[((?:[^\[\],]|\[[^\[\]]*\])+), (?:[^\[\]]|\[[^\[\]]*\])*\]")  # an innermost one
+ITEM = re.compile(r"^([\w, ]+?) : (.*(?:\n[ ]+.*)*)", re.M)
+FIELDS = {"Parameters": "param", "Attributes": "ivar", "Raises": "raises"}
+
+project, author = "leadscore", "the leadscore maintainers"
+copyright = f"2026 {author}"
+version = release = leadscore.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.linkcode"]
+exclude_patterns = ["README.md"]
+default_role = "autolink"
+nitpick_ignore_regex = [("py:.*", r"(?!leadscore\b).*|leadscore|.*\._.*")]  # what other packages call theirs is on the web
+
+autosummary_generate = False
+autodoc_default_options = {"exclude-members": "model_config", "show-inheritance": True}
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_code_prompt_show = nb_code_prompt_hide = "Code"
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+html_theme = "pydata_sphinx_theme"
+html_title = "leadscore"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
+html_favicon = "_static/logo.svg"
+html_copy_source = html_show_sourcelink = False
+html_sidebars = {"index": [], "decisions": [], "CHANGELOG": []}
+html_theme_options = {
+    "logo": {"text": "leadscore", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "alt_text": ""},
+    "header_links_before_dropdown": 8,
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "back_to_top_button": False,
+}
+
+
+def make_fields(app, what, name, obj, options, lines):
+    "Turn the house style's sections, whose items are `name : what it is`, into fields; `Source: …` becomes one, too."
+
+    def replace(match):
+        title, body = match.groups()
+        items = ITEM.findall(body)
+        if title in FIELDS:
+            fields = [(f"{FIELDS[title]} {part.strip()}", text) for names, text in items for part in names.split(",")]
+        else:
+            text = "\n".join(f"- **{name}**: {text}" for name, text in items) if items else body
+            fields = [(title.lower(), text)]
+        return "".join(f":{field}:\n{re.sub('(?m)^', '    ', text.strip())}\n" for field, text in fields)
+
+    text = SECTION.sub(replace, "\n".join(lines)) if what != "data" else ""  # else a constant had its type's docstring
+    lines[:] = re.sub(r"^Source: ", ":source: ", text, flags=re.M).splitlines()
+
+
+def drop_limits(app, what, name, obj, options, signature, returns):
+    "Of `Annotated[int, Ge(0)]` keep `int`: the limits are pydantic's, and `params.yaml` says more."
+    while signature and ANNOTATED.search(signature):
+        signature = ANNOTATED.sub(r"\1", signature)
+    return signature, returns
+
+
+def find_source(module: str, name: str) -> str:
+    "The page and section of the notebook in which a name is defined: the last heading before its cell."
+    source = Path(importlib.import_module(module).__file__).read_text()
+    line = next((node.lineno for node in ast.parse(source).body if getattr(node, "name", "") == name), None)
+    [*_, (path, cell)] = re.findall(r"^# %% \.\./(\S+)\.ipynb #(\w+)", "\n".join(source.splitlines()[:line]), re.M)
+    heading = ""
+    for each in nbformat.read(ROOT / f"{path}.ipynb", 4).cells:
+        heading = next(iter(re.findall(r"^## (.*)", each.source, re.M)), heading) if each.cell_type == "markdown" else heading
+        if each.id == cell:
+            break
+    return f"../{path}.html#{nodes.make_id(heading)}"
+
+
+def linkcode_resolve(domain, info):
+    "The notebook as the source of an entry of the API."
+    return find_source(info["module"], info["fullname"].split(".")[0])
+
+
+def name_images(app, doctree, docname):
+    "Images without a text in their place get the heading above them; the figures of notebooks have none."
+    for image in doctree.findall(nodes.image):
+        if image.get("alt", "png") == "png":
+            section = next((node for node in _ancestors(image) if isinstance(node, nodes.section)), None)
+            image["alt"] = f"Figure: {section[0].astext() if section else docname}"
+
+
+def _ancestors(node):
+    while node.parent:
+        node = node.parent
+        yield node
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", make_fields)
+    app.connect("autodoc-process-signature", drop_limits)
+    app.connect("doctree-resolved", name_images)
