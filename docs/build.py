@@ -158,8 +158,9 @@ def build_site(root: Path) -> None:
     with temporary_folder() as temporary, write_whole(root / "_docs") as new:
         write_pages(root, temporary / "pages")
         command = ["sphinx-build", "--quiet", "--nitpicky", "--fail-on-warning", "--keep-going", "-c", f"{root}/docs", "-d", f"{temporary}/doctrees"]
-        if subprocess.run([*command, f"{temporary}/pages", str(new)], cwd=root).returncode:
+        if subprocess.run([*command, f"{temporary}/pages", f"{temporary}/site"], cwd=root).returncode:
             raise LeadscoreError("the site has mistakes, see above; _docs is as before")
+        shutil.copytree(temporary / "site", new, ignore=shutil.ignore_patterns("_sources", ".buildinfo"))
 
 
 if __name__ == "__main__":

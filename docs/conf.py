@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 from docutils import nodes
+from sphinx import addnodes
 
 import leadscore
 
@@ -14,22 +15,21 @@ ROOT = Path(__file__).resolve().parents[1]
 SECTION = re.compile(r"^(Parameters|Attributes|Returns|Yields|Raises)\n-+\n((?:.+\n?)+)", re.M)
 ANNOTATED = re.compile(r"Annotated\[((?:[^\[\],]|\[[^\[\]]*\])+), (?:[^\[\]]|\[[^\[\]]*\])*\]")  # an innermost one
 ITEM = re.compile(r"^([\w, ]+?) : (.*(?:\n[ ]+.*)*)", re.M)
-FIELDS = {"Parameters": "param", "Attributes": "ivar", "Raises": "raises"}
+FIELDS = {"Parameters": "param", "Raises": "raises"}
 
 project, author = "leadscore", "the leadscore maintainers"
 copyright = f"2026 {author}"
 version = release = leadscore.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.linkcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode"]
 exclude_patterns = ["README.md"]
-default_role = "autolink"
+default_role = "name"
 nitpick_ignore_regex = [("py:.*", r"(?!leadscore\b).*|leadscore|.*\._.*")]  # what other packages call theirs is on the web
 
-autosummary_generate = False
-autodoc_default_options = {"exclude-members": "model_config", "show-inheritance": True}
+autodoc_default_options = {"exclude-members": "model_config"}
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-python_maximum_signature_line_length = 80
+python_maximum_signature_line_length = 120
 toc_object_entries_show_parents = "hide"
 
 nb_execution_mode = "off"
@@ -57,6 +57,22 @@ html_theme_options = {
     "navigation_with_keys": False,
     "back_to_top_button": False,
 }
+
+
+def list_names():
+    "Each public name, and the full one."
+    modules = [importlib.import_module(f"leadscore.{path.stem}") for path in sorted((ROOT / "leadscore").glob("[a-z]*.py"))]
+    return {name: f"{module.__name__}.{name}" for module in modules for name in module.__all__}
+
+
+def link_name(role, rawtext, text, lineno, inliner, options={}, content=[]):
+    "Single backticks are code, as in the notebooks; a name of ours leads to its entry. A plain word may mean a column, and stays."
+    own, first = text.startswith("leadscore."), text.split(".")[0]
+    target = text if own else NAMES.get(first, "") + text[len(first) :]
+    code = nodes.literal(rawtext, text)
+    if not re.search(r"[A-Z_.]", text) or not (own or first in NAMES):
+        return [code], []
+    return [addnodes.pending_xref("", code, refdomain="py", reftype="obj", reftarget=target, refexplicit=True, refwarn=True)], []
 
 
 def make_fields(app, what, name, obj, options, lines):
@@ -115,7 +131,11 @@ def _ancestors(node):
         yield node
 
 
+NAMES = list_names()
+
+
 def setup(app):
+    app.add_role("name", link_name)
     app.connect("autodoc-process-docstring", make_fields)
     app.connect("autodoc-process-signature", drop_limits)
     app.connect("doctree-resolved", name_images)
