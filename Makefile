@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 SETUP := .venv/.setup
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test torture audit lab mlflow data prepare clean-notebooks readme study bench lock
+.PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -39,6 +39,9 @@ torture: $(SETUP) data/leadscoring.csv ## kill each stage and command 20 times, 
 audit: $(SETUP) ## look for weaknesses in the code, and ask PyPI for known ones of the packages
 	bandit --quiet --configfile pyproject.toml --recursive leadscore benchmarks
 	uvx pip-audit --requirement requirements.lock --no-deps --disable-pip
+
+docs: $(SETUP) ## build the site into _docs/, from notebooks, docstrings and the sample's reports: after make repro on it
+	python docs/build.py
 
 lab: $(SETUP) ## open JupyterLab on nbs/
 	jupyter lab --ip=127.0.0.1 --config=nbs/jupyter_lab_config.py nbs/index.ipynb

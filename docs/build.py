@@ -82,7 +82,19 @@ def read_notebook(path: Path, folded: bool = False) -> nbformat.NotebookNode:
             cell.metadata = nbformat.from_dict({"tags": tags})
             cell.source = DIRECTIVE.sub("", cell.source).strip()
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    if folded:
+        notebook.cells = _join_code(notebook.cells)
     return notebook
+
+
+def _join_code(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    "Put code that shows nothing together with the code after it, so that there is less to unfold."
+    joined = []
+    for cell in cells:
+        if joined and cell.cell_type == joined[-1].cell_type == "code" and not joined[-1].outputs:
+            cell.source = f"{joined.pop().source}\n\n{cell.source}"
+        joined.append(cell)
+    return joined
 
 
 def draw_pipeline(stages: dict) -> str:
