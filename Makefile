@@ -7,19 +7,20 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 SETUP := .venv/.setup
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks readme study bench lock
+.PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks export readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(SETUP) ## make .venv from requirements.lock and install the package into it
 
-$(SETUP): requirements.lock pyproject.toml setup.py
+$(SETUP): requirements.lock pyproject.toml setup.py .pre-commit-config.yaml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "leadscore needs Python 3.11; name it by make PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv "$(VENV)"
 	python -m pip install --quiet uv
 	uv pip install --quiet --requirement requirements.lock
 	uv pip install --quiet --no-deps --editable .
+	@test ! -d .git || pre-commit install > /dev/null
 	@touch $@
 
 data/leadscoring.csv: | $(SETUP)
@@ -43,7 +44,7 @@ audit: $(SETUP) ## look for weaknesses in the code, and ask PyPI for known ones 
 docs: $(SETUP) ## build the site into _docs/, from notebooks, docstrings and the sample's reports: after make repro on it
 	python docs/build.py
 
-lab: $(SETUP) ## open JupyterLab on nbs/
+lab: $(SETUP) ## open JupyterLab on nbs/index.ipynb
 	jupyter lab --ip=127.0.0.1 --config=nbs/jupyter_lab_config.py nbs/index.ipynb
 
 mlflow: $(SETUP) ## open the tracking page on http://127.0.0.1:5000
@@ -54,14 +55,16 @@ data: $(SETUP) ## make data FROM=DIR: swap in the leads of DIR; FROM=sample goes
 	leadscore data "$(FROM)"
 
 prepare: $(SETUP) data/leadscoring.csv ## before a commit: clean and export the notebooks, test them, make README.md
-	$(MAKE) clean-notebooks
-	nbdev_export
+	$(MAKE) clean-notebooks export
 	nbdev_test --n_workers 2
 	$(MAKE) readme
 
 clean-notebooks: $(SETUP)
 	jupyter nbconvert --log-level=ERROR --clear-output --inplace nbs/pipeline/*.ipynb
 	nbdev_clean
+
+export: $(SETUP)
+	nbdev_export
 
 readme: $(SETUP) ## make README.md from nbs/index.ipynb, which shows the sample's results: after make repro on it
 	@git diff --quiet HEAD -- data.dvc || { echo "README shows the sample: make data FROM=sample first"; exit 1; }
