@@ -76,6 +76,9 @@ def _open_store(uri: str) -> "MlflowClient":
     return mlflow.MlflowClient()
 
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # so that the page opens on runs, not on chats
+
+
 def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
     """Open the store, make the experiment if it is not there, and point MLflow to it.
 
@@ -94,7 +97,7 @@ def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
     experiment = client.get_experiment_by_name(params.mlflow.experiment)
     if experiment is None:
         artifacts = (main_checkout() / "mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
-        return client, client.create_experiment(params.mlflow.experiment, artifact_location=artifacts)
+        return client, client.create_experiment(params.mlflow.experiment, artifact_location=artifacts, tags=_KIND)
     return client, experiment.experiment_id
 
 
@@ -195,10 +198,11 @@ def close_run(client: "MlflowClient", run_id: str, stage: str, root: Path) -> No
     """
     metrics, report = root / "metrics" / f"{stage}.json", root / "reports" / f"{notebook_name(stage)}.ipynb"
     if metrics.is_file():
-        _log(client, run_id, {}, flatten(json.loads(metrics.read_text())))
-    if stage == "evaluate":  # a chart on the run's page
+        values = flatten(json.loads(metrics.read_text()))
+        _log(client, run_id, {}, {name.replace(".", "/", 1): value for name, value in values.items()})  # a section of charts on the run's page each
+    if stage == "evaluate":
         for step, row in enumerate(csv.DictReader((root / "metrics/windows.csv").read_text().splitlines())):
-            _log(client, run_id, {}, {f"window.{name}": row[name] for name in row if name.startswith("auc_")}, step)
+            _log(client, run_id, {}, {f"window/{name}": row[name] for name in row if name.startswith("auc_")}, step)
     _log_charts(client, run_id, report)
     for path in [report, *(root / "outputs" / stage / name for name in _ARTIFACTS.get(stage, []))]:
         if path.is_dir():

@@ -83,7 +83,7 @@ def test_mlflow_holds_the_runs(client):
         assert f"{notebook_name(stage)}.ipynb" in [file.path for file in client.list_artifacts(stage_run.info.run_id)]
     assert {"model", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
     assert "data_sha256" in stages["train"].data.tags and stages["train"].data.params["folds"] == "3"
-    assert stages["evaluate"].data.metrics["forward_pooled.leadscore.auc"] > 0.5
+    assert stages["evaluate"].data.metrics["forward_pooled/leadscore.auc"] > 0.5
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == stages["experiment"].info.run_id]
     assert sorted(run.info.run_name for run in nested) == sorted(
         [*(f"{part}: {name}" for part in ("all", "relevant", "rich") for name in ("lightgbm", "lr")), "tune: lightgbm", "tune: lightgbm_tuned"]
