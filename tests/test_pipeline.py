@@ -69,12 +69,13 @@ def test_reports_show_their_plots(repo):
         name = notebook_name(stage)
         source = "".join(cell.source for cell in nbformat.read(repo / f"nbs/pipeline/{name}.ipynb", 4).cells)
         report = nbformat.read(repo / f"reports/{name}.ipynb", 4)
+        assert report.cells[0].source.startswith(f"# {name[:2]} ") and "\n\n**Found.** " in report.cells[0].source and report.cells[-1].outputs == []
         images = [output for cell in report.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
         assert bool(images) == (".plot" in source or "subplots" in source), name
         assert not [output for cell in report.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
 
 
-def test_mlflow_holds_the_runs(client):
+def test_mlflow_holds_the_runs(repo, client):
     [experiment] = [found for found in client.search_experiments() if found.name == "leadscore"]
     runs = client.search_runs([experiment.experiment_id])
     stages = {run.data.tags["stage"]: run for run in runs if run.data.tags["stage"] in STAGES}
@@ -82,6 +83,11 @@ def test_mlflow_holds_the_runs(client):
     for stage, stage_run in stages.items():
         assert f"{notebook_name(stage)}.ipynb" in [file.path for file in client.list_artifacts(stage_run.info.run_id)]
     assert {"model", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
+    commit, data = run("git", "rev-parse", "HEAD~1", cwd=repo).stdout.strip(), yaml.safe_load((repo / "data.dvc").read_text())["outs"][0]["md5"]
+    assert {(stage_run.data.tags["mlflow.source.git.commit"], stage_run.data.tags["data_md5"]) for stage_run in stages.values()} == {(commit, data)}
+    charts = [file.path for file in client.list_artifacts(stages["evaluate"].info.run_id, "charts")]
+    assert charts[0] == "charts/04_evaluate_1.png" and len(charts) == 5
+    assert [len(client.get_metric_history(stages["evaluate"].info.run_id, f"window/auc_{model}")) for model in ("leadscore", "recipe")] == [3, 3]
     assert "data_sha256" in stages["train"].data.tags and stages["train"].data.params["folds"] == "3"
     assert stages["evaluate"].data.metrics["forward_pooled/leadscore.auc"] > 0.5
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == stages["experiment"].info.run_id]
@@ -94,10 +100,14 @@ def test_mlflow_holds_the_runs(client):
     assert owner.startswith("rich: ")
 
 
-def test_register_is_done_once(repo, client):
+def test_register_is_done_once(repo, client, monkeypatch):
     assert str(client.get_model_version_by_alias("leadscore", "champion").version) == "1"
     assert "version 1 of leadscore, registered before; champion" in run("leadscore", "register", cwd=repo).stdout
-    assert len(client.search_model_versions("name = 'leadscore'")) == 1
+    [version] = client.search_model_versions("name = 'leadscore'")
+    assert version.description == client.get_registered_model("leadscore").description and version.description.startswith("# Model card\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repo}/mlflow.db")
+    info = mlflow.models.get_model_info("models:/leadscore/1")
+    assert info.signature.outputs.input_names()[:2] == ["lead_id", "probability"] and info.saved_input_example_info
     assert "inside an experiment" in run("leadscore", "register", cwd=repo, DVC_EXP_NAME="x").stdout
 
 
@@ -131,7 +141,7 @@ def test_dvc_shows(repo, tmp_path):
     assert "forward_pooled.leadscore.auc" in run("dvc", "metrics", "show", "--md", cwd=repo).stdout
     assert "experiment" in run("dvc", "dag", cwd=repo).stdout
     plots = run("dvc", "plots", "show", "--json", cwd=repo).stdout
-    assert set(json.loads(plots)["data"]) == {"ROC", "precision-recall", "calibration", "gain", "confusion", "decision", "importance"}
+    assert set(json.loads(plots)["data"]) == {"ROC", "precision-recall", "calibration", "gain", "confusion", "decision", "importance", "lift", "scores"}
 
 
 def test_experiments_change_one_parameter(repo):
