@@ -42,7 +42,7 @@ audit: $(SETUP) ## look for weaknesses in the code, and ask PyPI for known ones 
 	uvx pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 docs: $(SETUP) ## build the site into _docs/, from notebooks, docstrings and the sample's reports: after make repro on it
-	python docs/build.py
+	python docs/build_site.py
 
 lab: $(SETUP) ## open JupyterLab on nbs/index.ipynb
 	jupyter lab --ip=127.0.0.1 --config=nbs/jupyter_lab_config.py nbs/index.ipynb

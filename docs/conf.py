@@ -1,4 +1,4 @@
-"""Settings of Sphinx; `build.py` runs it."""
+"""Settings of Sphinx; `build_site.py` runs it."""
 
 import ast
 import importlib

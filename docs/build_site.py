@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
-import yaml
+sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's schema checker would build its grammar of URLs for 2 s
+import nbformat  # noqa: E402
+import yaml  # noqa: E402
+from sphinx.cmd.build import build_main  # noqa: E402
 
-from leadscore.config import LeadscoreError, one_line, temporary_folder, write_whole
+from leadscore.config import LeadscoreError, one_line, temporary_folder, write_whole  # noqa: E402
 
 try:
     from leadscore import card
@@ -169,8 +171,8 @@ def build_site(root: Path) -> None:
     check_reports(root)
     with temporary_folder() as temporary, write_whole(root / "_docs") as new:
         write_pages(root, temporary / "pages")
-        command = ["sphinx-build", "--quiet", "--nitpicky", "--fail-on-warning", "--keep-going", "-c", f"{root}/docs", "-d", f"{temporary}/doctrees"]
-        if subprocess.run([*command, f"{temporary}/pages", f"{temporary}/site"], cwd=root).returncode:
+        options = ["--quiet", "--nitpicky", "--fail-on-warning", "-c", f"{root}/docs", "-d", f"{temporary}/doctrees"]
+        if build_main([*options, f"{temporary}/pages", f"{temporary}/site"]):
             raise LeadscoreError("the site has mistakes, see above; _docs is as before")
         shutil.copytree(temporary / "site", new, ignore=shutil.ignore_patterns("_sources", ".buildinfo"))
 
