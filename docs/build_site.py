@@ -13,14 +13,8 @@ import nbformat  # noqa: E402
 import yaml  # noqa: E402
 from sphinx.cmd.build import build_main  # noqa: E402
 
+from leadscore.card import make_data_card, make_model_card  # noqa: E402
 from leadscore.config import LeadscoreError, one_line, temporary_folder, write_whole  # noqa: E402
-
-try:
-    from leadscore import card
-except ImportError:
-    class card:
-        make_model_card = staticmethod(lambda root: "# Model card\n\nplaceholder\n")
-        make_data_card = staticmethod(lambda root: "# Data card\n\nplaceholder\n")
 
 HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
 NO_CODE = re.compile(r"^#\|\s*echo:\s*false\b", re.M)
@@ -153,8 +147,8 @@ def write_pages(root: Path, folder: Path) -> None:
         lines += [*(["Constants", "---------", ""] if constants else []), *(f".. autodata:: leadscore.{module}.{name}" for name in constants), ""]
         (folder / f"api/{number}_{module}.rst").write_text("\n".join(lines))
     (folder / "cards").mkdir()
-    (folder / "cards/model.md").write_text(card.make_model_card(root))
-    (folder / "cards/data.md").write_text(card.make_data_card(root))
+    (folder / "cards/model.md").write_text(make_model_card(root))
+    (folder / "cards/data.md").write_text(make_data_card(root))
 
 
 def build_site(root: Path) -> None:
@@ -174,7 +168,7 @@ def build_site(root: Path) -> None:
         options = ["--quiet", "--nitpicky", "--fail-on-warning", "-c", f"{root}/docs", "-d", f"{temporary}/doctrees"]
         if build_main([*options, f"{temporary}/pages", f"{temporary}/site"]):
             raise LeadscoreError("the site has mistakes, see above; _docs is as before")
-        shutil.copytree(temporary / "site", new, ignore=shutil.ignore_patterns("_sources", ".buildinfo"))
+        shutil.copytree(temporary / "site", new, ignore=shutil.ignore_patterns("_sources", ".buildinfo", "webpack-macros.html"))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,12 @@ def _ancestors(node):
         yield node
 
 
+def name_home(app, pagename, templatename, context, doctree):
+    "The home page is not called by its name twice."
+    if pagename == "index":
+        context["docstitle"] = ""
+
+
 NAMES = list_names()
 
 
@@ -139,3 +145,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", make_fields)
     app.connect("autodoc-process-signature", drop_limits)
     app.connect("doctree-resolved", name_images)
+    app.connect("html-page-context", name_home)
