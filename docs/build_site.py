@@ -22,6 +22,12 @@ DIRECTIVE = re.compile(r"^#\|.*\n?", re.M)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+def list_reports(root: Path) -> list[str]:
+    "The reports that `dvc.yaml` declares; what else lies beside them was checked by nobody."
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    return [out for stage in stages.values() for out in stage["outs"] if str(out).startswith("reports/")]
+
+
 def check_reports(root: Path) -> None:
     """Refuse reports that are not the sample's: the site is public, and real leads are nobody's business.
 
@@ -33,9 +39,7 @@ def check_reports(root: Path) -> None:
     ------
     LeadscoreError : reports are missing, come from other leads, or are not as `dvc.lock` says.
     """
-    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-    reports = [out for stage in stages.values() for out in stage["outs"] if str(out).startswith("reports/")]
-    missing = [path for path in [*reports, "dvc.lock"] if not (root / path).is_file()]
+    missing = [path for path in [*list_reports(root), "dvc.lock"] if not (root / path).is_file()]
     if missing:
         raise LeadscoreError(f"{', '.join(missing)}: missing; run make repro first")
     sample = yaml.safe_load(_ask(root, "git", "show", "HEAD:data.dvc"))["outs"][0]["md5"]
@@ -43,7 +47,7 @@ def check_reports(root: Path) -> None:
     foreign = [name for name, stage in lock.items() for dep in stage["deps"] if dep["path"] == "data" and dep["md5"] != sample]
     if foreign:
         raise LeadscoreError(f"not the sample's reports: {', '.join(foreign)} ran on other leads; run make data FROM=sample, then make repro")
-    entries = [entry for entries in json.loads(_ask(root, "dvc", "status", "--json")).values() for entry in entries if isinstance(entry, dict)]
+    entries = [entry for entries in json.loads(_ask(root, sys.executable, "-m", "dvc", "status", "--json")).values() for entry in entries if isinstance(entry, dict)]
     changed = [path for entry in entries for paths in entry.values() for path in paths]
     changed = [path for path in changed if path.split("/")[0] in ("data", "outputs", "reports", "metrics", "plots")]
     if changed:  # code may have changed: that is what the site is for
@@ -133,7 +137,7 @@ def write_pages(root: Path, folder: Path) -> None:
     shutil.copytree(root / "nbs/images", folder / "nbs/images")
     for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "params.yaml"):
         shutil.copyfile(root / name, folder / name)
-    library, reports = [*sorted(root.glob("nbs/[0-9]*.ipynb")), root / "nbs/study.ipynb"], sorted(root.glob("reports/[0-9]*.ipynb"))
+    library, reports = [*sorted(root.glob("nbs/[0-9]*.ipynb")), root / "nbs/study.ipynb"], [root / path for path in list_reports(root)]
     for path in [*library, *reports]:
         target = folder / path.relative_to(root)
         target.parent.mkdir(exist_ok=True)

@@ -245,9 +245,8 @@ def test_reader_drops_what_is_for_nbdev(built, tmp_path):
 
 
 @pytest.fixture
-def copy(repo, tmp_path, monkeypatch):
-    "A copy whose reports may be spoilt, and its tools."
-    monkeypatch.setenv("PATH", environment(repo)["PATH"])
+def copy(repo, tmp_path):
+    "A copy whose reports may be spoilt."
     return shutil.copytree(repo, tmp_path / "repo", symlinks=True, ignore=shutil.ignore_patterns("_docs", ".venv", "mlflow.db", "mlruns"))
 
 
