@@ -135,7 +135,7 @@ def write_pages(root: Path, folder: Path) -> None:
     """
     shutil.copytree(root / "docs", folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     shutil.copytree(root / "nbs/images", folder / "nbs/images")
-    for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "params.yaml"):
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "params.yaml"):
         shutil.copyfile(root / name, folder / name)
     library, reports = [*sorted(root.glob("nbs/[0-9]*.ipynb")), root / "nbs/study.ipynb"], [root / path for path in list_reports(root)]
     for path in [*library, *reports]:

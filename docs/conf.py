@@ -80,7 +80,7 @@ def make_fields(app, what, name, obj, options, lines):
 
     def replace(match):
         title, body = match.groups()
-        items = ITEM.findall(body)
+        items = [(name, " ".join(text.split())) for name, text in ITEM.findall(body)]  # without the indent of further lines
         if title in FIELDS:
             fields = [(f"{FIELDS[title]} {part.strip()}", text) for names, text in items for part in names.split(",")]
         else:
