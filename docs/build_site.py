@@ -15,6 +15,7 @@ from sphinx.cmd.build import build_main  # noqa: E402
 
 from leadscore.card import make_data_card, make_model_card  # noqa: E402
 from leadscore.config import LeadscoreError, one_line, temporary_folder, write_whole  # noqa: E402
+from leadscore.sample import is_sample  # noqa: E402
 
 HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)
 NO_CODE = re.compile(r"^#\|\s*echo:\s*false\b", re.M)
@@ -42,11 +43,8 @@ def check_reports(root: Path) -> None:
     missing = [path for path in [*list_reports(root), "dvc.lock"] if not (root / path).is_file()]
     if missing:
         raise LeadscoreError(f"{', '.join(missing)}: missing; run make repro first")
-    sample = yaml.safe_load(_ask(root, "git", "show", "HEAD:data.dvc"))["outs"][0]["md5"]
-    lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
-    foreign = [name for name, stage in lock.items() for dep in stage["deps"] if dep["path"] == "data" and dep["md5"] != sample]
-    if foreign:
-        raise LeadscoreError(f"not the sample's reports: {', '.join(foreign)} ran on other leads; run make data FROM=sample, then make repro")
+    if not is_sample(root / "data"):
+        raise LeadscoreError("data: not the sample's leads; run make data FROM=sample, then make repro")
     entries = [entry for entries in json.loads(_ask(root, sys.executable, "-m", "dvc", "status", "--json")).values() for entry in entries if isinstance(entry, dict)]
     changed = [path for entry in entries for paths in entry.values() for path in paths]
     changed = [path for path in changed if path.split("/")[0] in ("data", "outputs", "reports", "metrics", "plots")]
@@ -177,7 +175,8 @@ def build_site(root: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        build_site(Path(__file__).resolve().parents[1])
+        run = check_reports if sys.argv[1:] == ["--check"] else build_site
+        run(Path(__file__).resolve().parents[1])
     except LeadscoreError as error:
         print(f"leadscore: {one_line(error)}", file=sys.stderr)
         sys.exit(1)

@@ -244,7 +244,7 @@ def _to_type(cells: pd.Series, kind: np.dtype) -> pd.Series:
         if cells.dtype != object:
             return pd.to_numeric(cells, errors="coerce").astype("float64")
         text = cells.dropna().astype(str)
-        plain = text[text.str.fullmatch(r"\s*[+-]?[0-9]{1,15}(\.[0-9]{0,9})?\s*")]  # what a float holds as it is written
+        plain = text[text.str.fullmatch(r"[ \t]*[+-]?[0-9]{1,15}(\.[0-9]{0,9})?[ \t]*")]  # what a float holds as it is written
         return pd.to_numeric(plain, errors="coerce").astype("float64").reindex(cells.index)
     if kind == "datetime64[ns]":
         cells = cells.where(cells.astype(str).str.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-5][0-9]"))

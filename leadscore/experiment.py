@@ -258,6 +258,8 @@ def _show_progress(steps: int) -> Callable[[Any], Any]:
 
     def step(result: Any) -> Any:
         bar.update()
+        if bar.n == steps:
+            bar.close()
         return result
 
     return step

@@ -45,8 +45,9 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             kept["execution_count"] = None
             kept["outputs"] = _join_streams([_normalise_output(output) for output in cell.outputs if output.get("name") != "stderr"])
             if "found" in cell.metadata.get("tags", []):
-                cells[0].source += "".join(f"\n\n{output.data['text/markdown']}" for output in kept["outputs"])
-                kept["outputs"] = []
+                said = [output for output in kept["outputs"] if "text/markdown" in output.get("data", {})]
+                cells[0].source += "".join(f"\n\n{output.data['text/markdown']}" for output in said)
+                kept["outputs"] = [output for output in kept["outputs"] if output not in said]
         cells.append(nbformat.from_dict(kept))
     kernel = {name: notebook.metadata.kernelspec[name] for name in ("display_name", "language", "name")}
     report = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})

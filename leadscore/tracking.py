@@ -12,6 +12,7 @@ import base64
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -98,6 +99,8 @@ def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
     if experiment is None:
         artifacts = (main_checkout() / "mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
         return client, client.create_experiment(params.mlflow.experiment, artifact_location=artifacts, tags=_KIND)
+    for name in set(_KIND) - set(experiment.tags):  # made by an older version
+        client.set_experiment_tag(experiment.experiment_id, name, _KIND[name])
     return client, experiment.experiment_id
 
 
@@ -137,7 +140,7 @@ def open_run(stage: str, params: Params, used: Optional[dict] = None) -> tuple["
     ----------
     stage : its name, which is the run's
     params : of `params.yaml`
-    used : the stage's parameters, if it ran with others than today's
+    used : the stage's parameters, if it ran before, with the code and leads of then
 
     Returns
     -------
@@ -145,7 +148,7 @@ def open_run(stage: str, params: Params, used: Optional[dict] = None) -> tuple["
     """
     client, experiment_id = connect(params)
     close_killed_runs(client, experiment_id)
-    tags = {"stage": stage, _PROCESS: f"{socket.gethostname()}:{os.getpid()}", **_read_origin()}
+    tags = {"stage": stage, _PROCESS: f"{socket.gethostname()}:{os.getpid()}", **({} if used else _read_origin())}
     named = os.environ.get("DVC_EXP_NAME")
     run_id = client.create_run(experiment_id, run_name=f"{stage} ({named})" if named else stage, tags=tags).info.run_id
     _log(client, run_id, used or stage_params(params, stage), {})
@@ -153,11 +156,15 @@ def open_run(stage: str, params: Params, used: Optional[dict] = None) -> tuple["
 
 
 def _read_origin() -> dict[str, str]:
-    "Tags that say which code and which leads a run is of, where Git and DVC know."
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    pointer = Path("data.dvc")
-    data = yaml.safe_load(pointer.read_text())["outs"][0]["md5"] if pointer.is_file() else None
-    return {name: value for name, value in {"mlflow.source.git.commit": commit.stdout.strip(), "data_md5": data}.items() if value}
+    "Tags that say which code and which leads a run is of, where Git and DVC know; `dirty` is code that differs from the commit."
+    root, tags = find_root(), {}
+    if shutil.which("git"):
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "nbs", "leadscore", "mappings", "params.yaml"], cwd=root, capture_output=True)
+        tags = {} if commit.returncode else {"mlflow.source.git.commit": commit.stdout.strip(), "dirty": str(bool(changed.returncode)).lower()}
+    if (root / "data.dvc").is_file():
+        tags["data_md5"] = yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"]
+    return tags
 
 
 def _log(client: "MlflowClient", run_id: str, params: dict, metrics: dict[str, float], step: int = 0) -> None:
@@ -296,7 +303,8 @@ def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame", ex
 
 def _log_rows(client: "MlflowClient", experiment_id: str, parent: str, board: "pd.DataFrame") -> dict[int, str]:
     "A nested run for each row of the leaderboard; gives their ids by the row's index."
-    tags = {"mlflow.parentRunId": parent, "stage": "candidate"}
+    origin = {name: value for name, value in client.get_run(parent).data.tags.items() if name in ("mlflow.source.git.commit", "dirty", "data_md5")}
+    tags = {"mlflow.parentRunId": parent, "stage": "candidate", **origin}
     texts, runs = ["experiment", "candidate", "model"], {}
     for index, row in zip(board.index, board.to_dict("records")):
         params = json.loads(row.pop("params"))
@@ -426,34 +434,25 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     ------
     LeadscoreError : the metrics were measured on another bundle.
     """
-    from leadscore.model import Bundle
-
     client, experiment_id = connect(params)
     digest = hash_file(Path(folder) / SUMS)
     if metrics["bundle"] != digest[: len(metrics["bundle"])]:
         raise LeadscoreError(f"metrics/evaluate.json: measured on another bundle than {folder}; run dvc repro first")
     known = client.search_model_versions(f"name = '{MODEL}' and tags.bundle_sha256 = '{digest}'")
-    version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest)
+    version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest, card)
     name = f"version {version} of {MODEL}{', registered before' if known else ', registered'}"
     faults = list(check_criteria(metrics, params.criteria).values())
     before, compared = find_champion(client), {}
     if [decision.get("reverted") for decision in list_decisions(client) if decision["version"] == version][-1:] == [True]:
         return f"{name}; not champion: it was reverted"
     if before not in (None, version):
-        with temporary_folder() as temporary:
-            kept = download_bundle(CHAMPION, temporary)
-            try:
-                champion = Bundle.load(kept)
-            except SchemaError as error:  # of an older schema: nothing to compare with
-                compared = {"note": f"version {before} can't be read: {error}"}
-            else:
-                compared = compare_bundles(Bundle.load(folder), champion, leads, params)
-                if compared["low"] < -params.criteria.margin:
-                    faults.append(f"AUC over the champion's {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f}) may be below {-params.criteria.margin:+}")
+        compared = _compare_with_champion(Path(folder), leads, params, before)
+        if compared.get("low", 0) < -params.criteria.margin:
+            faults.append(f"AUC over the champion's {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f}) may be below {-params.criteria.margin:+}")
     for metric, value in flatten(metrics["forward_pooled"]).items():
         client.set_model_version_tag(MODEL, version, f"forward.{metric}", f"{value:.6f}")
     client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults) or "all hold")
-    client.update_model_version(MODEL, version, card)
+    client.update_model_version(MODEL, version, _shorten(card))
     if before != version:
         _record(client, {"version": version, "before": before, "champion": before if faults else version, "faults": faults, "compared": compared})
     if faults and before == version:
@@ -461,9 +460,28 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     if faults:
         return f"{name}; not champion: {'; '.join(faults)}"
     client.set_registered_model_alias(MODEL, "champion", version)
-    client.update_registered_model(MODEL, card)
+    client.update_registered_model(MODEL, _shorten(card))
     beside = f", AUC over version {before}'s {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f})" if "low" in compared else ""
     return f"{name}; champion{beside}"
+
+
+def _compare_with_champion(folder: Path, leads: "pd.DataFrame", params: Params, version: str) -> dict:
+    from leadscore.model import Bundle
+
+    with temporary_folder() as temporary:
+        kept = download_bundle(CHAMPION, temporary)
+        try:
+            champion = Bundle.load(kept)
+        except SchemaError as error:  # of an older schema: nothing to compare with
+            return {"note": f"version {version} can't be read: {error}"}
+        return compare_bundles(Bundle.load(folder), champion, leads, params)
+
+
+def _shorten(card: str, longest: int = 4900) -> str:
+    "A card as a description, of which MLflow's databases keep 5,000 characters: paragraphs that don't fit are left out at its end."
+    if len(card) <= longest:
+        return card
+    return f"{card[: card.rindex(chr(10) * 2, 0, longest)]}\n\n(The whole card is model_card.md among the artifacts of the version's run.)\n"
 
 
 def find_champion(client: "MlflowClient") -> Optional[str]:
@@ -520,8 +538,8 @@ def revert_champion(params: Params) -> str:
     return f"version {made[-1]} of {MODEL}; champion again, in place of version {champion}"
 
 
-def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str) -> str:
-    "Log the bundle as a pyfunc into the run that trained it, or one of its own, and register it; gives the version."
+def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str, card: str) -> str:
+    "Log the bundle as a pyfunc, and its card, into the run that trained it, or one of its own, and register it; gives the version."
     from importlib.metadata import version
 
     import mlflow
@@ -542,6 +560,7 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest
         code = temporary / "pyfunc.py"
         code.write_text(_PYFUNC)
         with mlflow.start_run(run_id=runs[0].info.run_id) if runs else mlflow.start_run(experiment_id=experiment_id, run_name="register"):
+            mlflow.log_text(card, "model_card.md")
             info = mlflow.pyfunc.log_model(
                 name=MODEL,
                 python_model=str(code),

@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
-from leadscore.config import hold
+from leadscore.config import hold, load_params, stage_params
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
@@ -48,6 +51,12 @@ def copy_repo(folder: Path, n_labelled: int = 400, n_unlabelled: int = 100) -> P
     for section, keys in SMALL.items():
         params[section].update(keys)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    for path in (folder / "nbs/pipeline").glob("*.ipynb"):  # so that a notebook run by hand does as its stage did
+        notebook = nbformat.read(path, 4)
+        used = stage_params(load_params(folder / "params.yaml"), path.stem.split("_")[1])
+        [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        cell.source = "\n".join(f"{name} = {value!r}" for name, value in used.items())
+        nbformat.write(notebook, path)
     for name in ("dvc.lock", "metrics", "plots"):
         shutil.rmtree(folder / name, ignore_errors=True) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
     from leadscore.sample import write_sample
@@ -67,6 +76,17 @@ def fails(*command, cwd, **variables):
     lines = [line for line in done.stderr.splitlines() if line.startswith("leadscore: ")]
     assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
     return lines[0]
+
+
+def wait_for(url: str, seconds: float = 60) -> None:
+    "Wait until a server answers."
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            assert time.monotonic() < end, f"{url} does not answer"
+            time.sleep(0.3)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from leadscore.score import score_file
 LEADS = [[str(cell) for cell in row] for row in make_leads(6).iloc[:, :-1].astype(object).where(lambda cells: cells.notna(), "").to_numpy()]
 HEADER = list(make_leads(6).columns[:-1])
 NASTY = [
-    "", " ", "nan", "None", "inf", "-inf", "-1", "1.5", "1e3", "1e308", "0.9999999999999999999", "99999999", "٣", "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1",
+    "", " ", "nan", "None", "inf", "-inf", "-1", "1.5", "1e3", "1e308", "0.9999999999999999999", "99999999", "٣", "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1", "0\x1f", "\xa01",
     "2021-02-30 00:00:00", "2021-07-01T00:00:00+05:30", "2021-07-01 00:00:00Z", "9999-12-31 00:00:00", "1666-01-01 00:00:00", "1999-12-31 23:59:59", "now",
     "2021-07-01 00:00", "a\nb", 'a"b', "a,b", "'); drop table leads; --", "x" * 100_000, "é", "\ufeff", "\u202e", "🙂", "Level7", "\x1b[31m",
 ]  # fmt: skip
@@ -61,7 +61,7 @@ def is_bad(column: str, cell: str) -> bool:
     if cell == "" or column in (CITY, *CATEGORIES):
         return False
     try:
-        number = Decimal(cell.strip()) if re.fullmatch(r"\s*[+-]?[0-9.]+\s*", cell) else Decimal("nan")
+        number = Decimal(cell.strip(" \t")) if re.fullmatch(r"[ \t]*[+-]?[0-9.]+[ \t]*", cell) else Decimal("nan")
     except InvalidOperation:
         return True
     return not number.is_finite() or number not in ((0, 1) if column == "referred_lead" else range(1_000_001))

@@ -4,14 +4,13 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from contextlib import contextmanager
 
 import nbclient
 import nbformat
 import pytest
-from conftest import ROOT, environment, run
+from conftest import ROOT, environment, run, wait_for
 
 TOKEN = "of-this-test"
 
@@ -23,7 +22,7 @@ def jupyter_lab(folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = ["jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--config=nbs/jupyter_lab_config.py"]
-    server = subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.PIPE)
+    server = subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.DEVNULL)
 
     def ask(name, content=None):
         body = None if content is None else json.dumps({"type": "notebook", "content": content}).encode()
@@ -31,12 +30,7 @@ def jupyter_lab(folder):
         return json.load(urllib.request.urlopen(request))["content"]
 
     try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api")
-                break
-            except OSError:
-                time.sleep(0.3)
+        wait_for(f"http://127.0.0.1:{port}/api")
         yield ask
     finally:
         server.terminate()
@@ -51,10 +45,11 @@ def clone(repo, tmp_path):
 
 def test_a_notebook_saved_in_jupyterlab_leaves_no_trace(clone):
     with jupyter_lab(clone) as ask:
-        content = ask("nbs/pipeline/01_clean.ipynb")
-        executed = nbclient.NotebookClient(nbformat.from_dict(content), resources={"metadata": {"path": clone / "nbs/pipeline"}}).execute()
-        assert any(cell.get("outputs") for cell in executed.cells)
-        ask("nbs/pipeline/01_clean.ipynb", executed)
+        for name in ("pipeline/01_clean", "pipeline/03_train", "pipeline/05_infer", "index"):
+            content = ask(f"nbs/{name}.ipynb")
+            executed = nbclient.NotebookClient(nbformat.from_dict(content), resources={"metadata": {"path": (clone / f"nbs/{name}").parent}}).execute()
+            assert any(cell.get("outputs") for cell in executed.cells)
+            ask(f"nbs/{name}.ipynb", executed)
         for path in sorted((ROOT / "nbs").glob("*.ipynb")):
             content = ask(f"nbs/{path.name}")
             content["metadata"] |= {"language_info": {"name": "python"}, "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}

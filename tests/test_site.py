@@ -11,17 +11,15 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from html.parser import HTMLParser
-from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from urllib.parse import unquote, urljoin, urlsplit
 
 import mlflow
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT, environment, fails, run
+from conftest import ROOT, commit, environment, fails, run, wait_for
 
 from leadscore.config import STAGES, LeadscoreError
 from leadscore.stage import notebook_name
@@ -29,16 +27,16 @@ from leadscore.stage import notebook_name
 sys.path.insert(0, str(ROOT / "docs"))
 from build_site import check_reports, read_notebook  # noqa: E402
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = shutil.which("chromium")
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 KINDS = ["index", "use/calls", "use/compare", "pipeline", "reports/04_evaluate", "nbs/05_features", "nbs/study", "api/07_model", "cards/model", "decisions"]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if not CHROMIUM.exists():
-        assert os.environ.get("CI") != "true", f"{CHROMIUM} is missing"
-        pytest.skip(f"{CHROMIUM} is missing; install Debian's chromium")
+    if not CHROMIUM:
+        assert os.environ.get("CI") != "true", "chromium is missing"
+        pytest.skip("chromium is missing; install Debian's")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -51,7 +49,7 @@ def page(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page, asked, wrong = context.new_page(), [], []
     page.on("request", lambda request: asked.append(urlsplit(request.url)))
-    page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: request.failure != "net::ERR_ABORTED" and wrong.append(f"failed: {request.url}"))  # aborted: the person went on
     page.on("response", lambda response: response.status >= 400 and wrong.append(f"{response.status}: {response.url}"))
     page.on("console", lambda message: message.type == "error" and wrong.append(f"console: {message.text} {message.location['url']}"))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
@@ -101,17 +99,6 @@ def tracking(repo):
     yield f"http://127.0.0.1:{port}/"
     os.killpg(server.pid, signal.SIGTERM)
     server.wait()
-
-
-def wait_for(url, seconds=60):
-    "Until a server answers."
-    end = monotonic() + seconds
-    while True:
-        try:
-            return urllib.request.urlopen(url, timeout=5).read()
-        except OSError:
-            assert monotonic() < end, f"{url} does not answer"
-            sleep(0.3)
 
 
 @pytest.fixture(scope="module")
@@ -278,11 +265,15 @@ def test_reports_of_other_leads_are_refused(copy):
     edit_lock(copy, ["experiment", "train"], "outputs/clean/leads.parquet")  # the sample came back, and the run on it was stopped
     assert refuse(copy) == "outputs/clean/leads.parquet: not what the pipeline made of the sample; run make repro first"
     edit_lock(copy, ["profile", "clean"], "data")
-    assert refuse(copy) == "not the sample's reports: clean, profile ran on other leads; run make data FROM=sample, then make repro"
+    assert refuse(copy) == "data: not what the pipeline made of the sample; run make repro first"
     run("git", "checkout", "--quiet", "dvc.lock", cwd=copy)
     check_reports(copy)
     (copy / "data/leadscoring.csv").write_text((copy / "data/leadscoring.csv").read_text().replace("2021-", "2020-"))
-    assert refuse(copy) == "data: not what the pipeline made of the sample; run make repro first"
+    assert refuse(copy) == "data: not the sample's leads; run make data FROM=sample, then make repro"
+    run("dvc", "commit", "--force", "--quiet", cwd=copy)  # as if the pipeline had run on them
+    commit(copy)
+    assert refuse(copy) == "data: not the sample's leads; run make data FROM=sample, then make repro"
+    assert fails("python", "docs/build_site.py", "--check", cwd=copy) == f"leadscore: {refuse(copy)}"
 
 
 def test_profile_report(page, serve, work):
@@ -304,6 +295,10 @@ def test_dvc_plots_page_holds_each_plot(repo, tmp_path):
         spec = json.loads(specs[name])
         rows = spec["data"]["values"]
         assert plot["x"] in rows[0] and len(rows) > 1 and plot["title"] in specs[name], name
+        assert all(label in specs[name] for key, label in plot.items() if key.endswith("_label")), name
+        for columns in plot["y"].values():
+            drawn = {row.get("field") for row in rows} | set(rows[0])
+            assert set([columns] if isinstance(columns, str) else columns) <= drawn, (name, drawn)
 
 
 def test_mlflow_shows_a_finished_run(page, repo, tracking):
