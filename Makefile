@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 SETUP := .venv/.setup
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks export readme outputs study bench lock
+.PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks export readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -71,10 +71,6 @@ readme: $(SETUP) ## make README.md from nbs/index.ipynb, which shows the sample'
 	python docs/build_site.py --check
 	jupyter nbconvert --log-level=ERROR --execute --to markdown --no-input --output-dir=. --output=README \
 		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
-
-outputs: $(SETUP) ## run the library notebooks and keep their outputs, which the site shows
-	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/[0-9]*.ipynb
-	nbdev_clean
 
 study: $(SETUP) ## measure features, parts of the model and leaks on the leads cleaned last: nbs/study.ipynb (10 min)
 	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/study.ipynb
