@@ -6,10 +6,12 @@
 __all__ = ['RICH', 'FEATURE_SETS', 'CATEGORICAL', 'name_column', 'Encoder', 'count_days', 'encode_one_hot', 'split_by_time']
 
 # %% ../nbs/05_features.ipynb #900dda6f
+from typing import Optional
+
 import numpy as np
 import pandas as pd
 
-from .clean import CASE_STUDY, RAW, count_levels
+from .clean import CASE_STUDY, RAW, sort_levels
 from .config import SchemaError
 from .schema import CATEGORIES, CITY, COUNTS, DATE, LABEL, check_present
 
@@ -47,12 +49,17 @@ class Encoder:
     def fit(self, leads: pd.DataFrame) -> "Encoder":
         "Fit on labelled leads."
         check_present(leads, [*self._inputs(), LABEL])
-        self.levels = {name: count_levels(leads[name]).index.tolist() for name in self.features if name in CATEGORICAL}
-        self.mean, self.origin, self.cities = float(leads[LABEL].mean()), str(leads[DATE].min()), {}
-        if "city_rate" in self.features or "city_leads" in self.features:
-            city = leads.groupby(leads[RAW[CITY]].fillna(""))[LABEL].agg(["sum", "size"])
-            city["rate"] = ((city["sum"] + self.SMOOTH * self.mean) / (city["size"] + self.SMOOTH)).round(9)
-            self.cities = {name: [row.rate, int(row.size_)] for name, row in city.rename(columns={"size": "size_"}).iterrows()}
+        levels = {name: leads[name].value_counts() for name in self.features if name in CATEGORICAL}
+        cities = leads.groupby(leads[RAW[CITY]].fillna(""))[LABEL].agg(["sum", "size"]) if RAW[CITY] in self._inputs() else None
+        return self.fit_counts(levels, cities, float(leads[LABEL].mean()), str(leads[DATE].min()))
+
+    def fit_counts(self, levels: dict[str, pd.Series], cities: Optional[pd.DataFrame], mean: float, origin: str) -> "Encoder":
+        "Fit on counts, which parts of the leads add up to: leads by level of a feature, `sum` (completed) and `size` (leads) by city, completion rate, first date."
+        self.levels = {name: sort_levels(levels[name]).index.tolist() for name in self.features if name in CATEGORICAL}
+        self.mean, self.origin, self.cities = mean, origin, {}
+        if RAW[CITY] in self._inputs():
+            rate = ((cities["sum"] + self.SMOOTH * mean) / (cities["size"] + self.SMOOTH)).round(9)
+            self.cities = {city: [rate[city], int(size)] for city, size in cities["size"].items()}
         return self
 
     def transform(self, leads: pd.DataFrame) -> np.ndarray:
