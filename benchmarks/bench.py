@@ -1,4 +1,8 @@
-"""`make bench`: what users wait for, beside the targets, measured in a fresh clone; on the real leads if they are at hand, else on the sample."""
+"""`make bench`: what users wait for, beside the targets. `python benchmarks/bench.py clean score` measures some of it only, in this checkout if it can.
+
+Each command runs in a process of its own; short ones are the median of five after a warm-up, those of minutes run once. Memory is the
+peak of the process and all its children.
+"""
 
 import json
 import os
@@ -14,127 +18,183 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"
+RESULTS = ROOT / "benchmarks/results.json"
+MACHINE = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python {sys.version.split()[0]}, {'real leads' if REAL.is_dir() else 'sample'}"
 
 
-def measure(command: str, cwd: Path) -> tuple[float, float]:
-    "Seconds and peak memory (GB, the process and all its children) of a command that must succeed."
-    environment = {**os.environ, "PATH": f"{cwd}/.venv/bin:{os.environ['PATH']}"}
+def measure(command: str, cwd: Path, venv: Path | None = None) -> tuple[float, float, str]:
+    "Seconds, peak memory (GB) and last line of a command that must succeed."
+    hidden = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment["PATH"] = f"{venv or cwd / '.venv'}/bin:{os.environ['PATH']}"
     start, peak = time.perf_counter(), 0
-    process = psutil.Popen(command, shell=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)  # nosec B604
-    while process.poll() is None:
-        try:
-            peak = max(peak, sum(child.memory_info().rss for child in [process, *process.children(recursive=True)]))
-        except psutil.Error:  # a child ended while we looked
-            pass
-        time.sleep(0.05)
+    with tempfile.TemporaryFile("w+") as output:
+        process = psutil.Popen(command, shell=True, cwd=cwd, env=environment, stdout=output)  # nosec B604
+        while process.poll() is None:
+            try:
+                peak = max(peak, sum(child.memory_info().rss for child in [process, *process.children(recursive=True)]))
+            except psutil.Error:  # a child ended while we looked
+                pass
+            time.sleep(0.02)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        lines = output.read().splitlines()
     if process.returncode:
-        sys.exit(f"{command}: exit code {process.returncode}")
-    return time.perf_counter() - start, peak / 1e9
+        sys.exit(f"{command}: exit code {process.returncode}\n" + "\n".join(lines[-20:]))
+    return seconds, peak / 1e9, lines[-1] if lines else ""
 
 
-def median(command: str, cwd: Path, times: int = 5) -> float:
+def median(command: str, cwd: Path, venv: Path | None = None, times: int = 5) -> float:
     "Median seconds after a warm-up."
-    measure(command, cwd)
-    return statistics.median(measure(command, cwd)[0] for _ in range(times))
+    measure(command, cwd, venv)
+    return statistics.median(measure(command, cwd, venv)[0] for _ in range(times))
 
 
-CLEAN = """
-import statistics, time
-from leadscore.clean import Cleaner, read_mappings
-from leadscore.config import write_json
-from leadscore.data import drop_duplicates, drop_rejected, fill_missing, load_leads, save_tables
+class Bench:
+    "Rows of the table, and what several benchmarks need."
 
-def clean():
-    labelled, _ = load_leads("data/leadscoring.csv")
-    to_score, _ = load_leads("data/leadscoring_inference.csv", labelled=False)
-    good = fill_missing(drop_rejected(labelled, 0.05))
-    leads = drop_duplicates(good)
-    cleaner = Cleaner(*read_mappings("mappings"), 0.9).fit(leads)
-    tables = cleaner.steps(leads)
-    model_input = tables["interactions_mapped"].drop(columns=["created_date", *(c for c in tables["interactions_mapped"] if c.endswith("_raw"))])
-    save_tables({"loaded_data": good, **tables, "model_input": model_input}, "sqlite:///outputs/bench.db")
-    tables["interactions_mapped"].to_parquet("outputs/bench.parquet")
-    cleaner.transform(to_score).to_parquet("outputs/bench.parquet")
+    def __init__(self, repo: Path, folder: Path):
+        self.repo, self.folder, self.rows, self.seconds = repo, folder, [], {}
 
-clean()
-times = []
-for _ in range(5):
-    start = time.perf_counter()
-    clean()
-    times.append(time.perf_counter() - start)
-write_json(statistics.median(times), "outputs/bench.json")
-"""
-
-
-SCORES = """
-import time
-import pandas as pd
-from leadscore.clean import Cleaner
-from leadscore.config import write_json
-from leadscore.experiment import read_spec
-from leadscore.model import fit_bundle
-from leadscore.score import score_leads
-
-leads = pd.read_parquet("outputs/clean/leads.parquet")
-spec = read_spec("outputs/experiment/model_spec.yaml")
-start = time.perf_counter()
-bundle, _ = fit_bundle(leads, spec, Cleaner.load("outputs/clean/cleaner.json"), 10, 0.5, 42, 1)
-fit = time.perf_counter() - start
-to_score = leads.drop(columns="app_complete_flag").assign(fault=None)
-speeds = []
-for reasons in (False, True):
-    score_leads(to_score.head(1000), bundle, reasons=reasons)
-    start = time.perf_counter()
-    score_leads(to_score, bundle, reasons=reasons)
-    speeds.append(len(to_score) / (time.perf_counter() - start))
-write_json({"fit": fit, "plain": speeds[0], "reasons": speeds[1]}, "outputs/bench.json")
-"""
-
-
-def bench(clone: Path) -> list[dict]:
-    rows = []
-
-    def add(name, unit, value, target, at_least=False):
+    def add(self, name: str, unit: str, value: float, target: float, at_least: bool = False) -> None:
         met = value >= target if at_least else value <= target
-        rows.append({"name": name, "unit": unit, "value": round(value, 4 if value < 1 else 2), "target": target, "bound": "at least" if at_least else "at most", "met": met})
-        print(f"{name}: {rows[-1]['value']} {unit} ({rows[-1]['bound']} {target})", flush=True)
+        self.rows.append(
+            {"name": name, "unit": unit, "value": round(value, 4 if abs(value) < 1 else 2), "target": target, "bound": "at least" if at_least else "at most", "met": met, "machine": MACHINE}
+        )
+        print(f"{name}: {self.rows[-1]['value']} {unit} ({self.rows[-1]['bound']} {target}{'' if met else '; missed'})", flush=True)
 
-    add("make setup with an empty .venv", "s", measure("make setup", clone)[0], 180)
-    if REAL.is_dir():
-        measure(f"leadscore data '{REAL}'", clone)
-    else:
-        measure("dvc pull --quiet data.dvc", clone)
-    seconds, memory = measure("dvc repro --force", clone)
-    add("dvc repro of everything", "s", seconds, 240)
-    add("dvc repro of everything, peak memory", "GB", memory, 3)
-    add("dvc repro with nothing changed", "s", median("dvc repro", clone), 6)
-    (clone / "bench_clean.py").write_text(CLEAN)
-    measure("python bench_clean.py", clone)
-    add("clean stage without notebook start-up", "s", json.loads((clone / "outputs/bench.json").read_text()), 1)
-    leads = (clone / "data/leadscoring_inference.csv").read_text().splitlines(keepends=True)
-    (clone / "hundred.csv").write_text("".join(leads[:101]))
-    add("leadscore score, 100 leads", "s", median("leadscore score hundred.csv -o scored.csv --model outputs/train/model", clone), 4)
-    metrics = json.loads((clone / "metrics/evaluate.json").read_text())
+    def task(self, name: str, *arguments: object) -> tuple[float, float]:
+        "Seconds of the work, and peak memory."
+        words = " ".join(f"'{argument}'" for argument in arguments)
+        _, memory, last = measure(f"python '{ROOT}/benchmarks/tasks.py' {name} {words}", self.repo)
+        return float(last), memory
+
+    def leads(self, name: str) -> Path:
+        "Made leads, once."
+        path = self.folder / name
+        if not path.exists():
+            self.task("multiply" if name == "labelled_24m" else "make", self.folder)
+        return path
+
+    def model(self) -> Path:
+        model = self.repo / "outputs/train/model"
+        if not model.is_dir():
+            sys.exit(f"{model}: no model; run make repro, or name repro too")
+        return model
+
+
+def setup(bench: Bench) -> None:
+    bench.add("make setup with an empty .venv", "s", measure("make setup", bench.repo)[0], 180)
+    measure(f"leadscore data '{REAL}'" if REAL.is_dir() else "dvc pull --quiet data.dvc", bench.repo)
+
+
+def repro(bench: Bench) -> None:
+    repo = bench.repo
+    seconds, memory, _ = measure("dvc repro --force", repo)
+    bench.add("dvc repro of everything", "s", seconds, 150)
+    bench.add("dvc repro of everything, peak memory", "GB", memory, 3)
+    bench.add("dvc repro with nothing changed", "s", median("dvc repro", repo), 6)
+    params, seconds = (repo / "params.yaml").read_text(), []
+    for number in range(6):  # another number each time, or DVC would bring back what it has
+        (repo / "params.yaml").write_text(params.replace("min_seen: 20", f"min_seen: {21 + number}"))
+        seconds.append(measure("dvc repro", repo)[0])
+    (repo / "params.yaml").write_text(params)
+    measure("dvc repro", repo)
+    bench.add("dvc repro with only infer changed", "s", statistics.median(seconds[1:]), 15)
+
+
+def quality(bench: Bench) -> None:
+    metrics = json.loads((bench.repo / "metrics/evaluate.json").read_text())
     folds, forward = metrics["folds"]["leadscore"], metrics["forward"]
-    add("random 10 folds, AUC", "", folds["auc"]["mean"], 0.836, at_least=True)
-    add("random 10 folds, accuracy", "", folds["accuracy"]["mean"], 0.755, at_least=True)
-    add("random 10 folds, calibration error", "", metrics["folds_pooled"]["leadscore"]["ece"], 0.015)
-    add("forward windows, mean AUC over plain LightGBM's", "", forward["leadscore"]["auc"]["mean"] - forward["plain"]["auc"]["mean"], 0.008, at_least=True)
-    add("forward windows, calibration error", "", metrics["forward_pooled"]["leadscore"]["ece"], 0.04)
-    (clone / "bench_scores.py").write_text(SCORES)
-    measure("python bench_scores.py", clone)
-    speeds = json.loads((clone / "outputs/bench.json").read_text())
-    add("fit, with its ten-fold calibration", "s", speeds["fit"], 15)
-    add("scoring without reasons", "leads/s", speeds["plain"], 50_000, at_least=True)
-    add("scoring with reasons", "leads/s", speeds["reasons"], 3_000, at_least=True)
-    return rows
+    bench.add("random 10 folds, AUC", "", folds["auc"]["mean"], 0.836, at_least=True)
+    bench.add("random 10 folds, accuracy", "", folds["accuracy"]["mean"], 0.755, at_least=True)
+    bench.add("random 10 folds, calibration error", "", metrics["folds_pooled"]["leadscore"]["ece"], 0.015)
+    bench.add("forward windows, mean AUC over plain LightGBM's", "", forward["leadscore"]["auc"]["mean"] - forward["plain"]["auc"]["mean"], 0.008, at_least=True)
+    bench.add("forward windows, calibration error", "", metrics["forward_pooled"]["leadscore"]["ece"], 0.04)
+
+
+def fit(bench: Bench) -> None:
+    bench.model()
+    bench.add("fit, with its ten-fold calibration", "s", bench.task("fit", bench.folder)[0], 15)
+
+
+def clean(bench: Bench) -> None:
+    bench.add("clean stage without notebook start-up", "s", bench.task("clean_stage:5", bench.folder)[0], 1)
+    bench.task("compare", bench.repo / "data/leadscoring.csv", bench.folder)
+    source, target = bench.leads("labelled_240k.csv"), bench.folder / "cleaned.parquet"
+    slow, _ = bench.task("reference", source, bench.folder / "slow.db")
+    seconds, memory = bench.task("clean:5", source, target)
+    bench.add("cleaning 240,000 leads, against the slow reference", "times as fast", slow / seconds, 40, at_least=True)
+    bench.add("cleaning 240,000 leads, peak memory", "GB", memory, 0.6)
+    bench.seconds["2400k"], memory = bench.task("clean", bench.leads("labelled_2400k.csv"), target)
+    bench.add("cleaning 2,400,000 leads", "s", bench.seconds["2400k"], 20)
+    bench.add("cleaning 2,400,000 leads, peak memory", "GB", memory, 1.5)
+
+
+def clean24m(bench: Bench) -> None:
+    target = bench.folder / "cleaned.parquet"
+    if "2400k" not in bench.seconds:
+        bench.seconds["2400k"], _ = bench.task("clean", bench.leads("labelled_2400k.csv"), target)
+    seconds, memory = bench.task("clean", bench.leads("labelled_24m"), target)
+    bench.add("cleaning 24,000,000 leads in ten files, time a lead against 2,400,000", "times", seconds / bench.seconds["2400k"] / 10, 1.2)
+    bench.add("cleaning 24,000,000 leads in ten files, peak memory", "GB", memory, 2)
+
+
+def database(bench: Bench) -> None:
+    source, target = bench.leads("labelled_2400k.csv"), bench.folder / "cleaned.parquet"
+    without = bench.seconds.get("2400k") or bench.task("clean", source, target)[0]
+    bench.add("leads.db for 2,400,000 leads", "s", bench.task("clean", source, target, f"sqlite:///{bench.folder}/leads.db")[0] - without, 30)
+
+
+def score(bench: Bench) -> None:
+    command = f"leadscore score '{{}}' -o '{bench.folder}/scored.csv' --model '{bench.model()}' --max-unseen 1"
+    seconds, memory, _ = measure(f"{command.format(bench.leads('unlabelled_2400k.csv'))} --no-reasons", bench.repo)
+    bench.add("leadscore score, 2,400,000 leads", "leads/s", 2_400_000 / seconds, 50_000, at_least=True)
+    bench.add("leadscore score, 2,400,000 leads, peak memory", "GB", memory, 1.5)
+    bench.add("leadscore score with reasons, 240,000 leads", "leads/s", 240_000 / measure(command.format(bench.leads("unlabelled_240k.csv")), bench.repo)[0], 3_000, at_least=True)
+
+
+def startup(bench: Bench) -> None:
+    scoring, one = bench.folder / "scoring", bench.folder / "one.csv"
+    measure(f"python -m venv '{scoring}' && uv pip install --quiet --python '{scoring}/bin/python' --constraint requirements.lock '{bench.repo}'", bench.repo)
+    lines = (bench.repo / "data/leadscoring_inference.csv").read_text().splitlines(keepends=True)
+    one.write_text("".join(lines[:2]))
+    (bench.folder / "hundred.csv").write_text("".join(lines[:101]))
+    bench.add("import leadscore.score, scoring-only install", "s", median("python -c 'import leadscore.score'", bench.folder, scoring), 1.5)
+    found = measure("python -c \"import sys, leadscore.score; print(len({'dask', 'mlflow', 'pycaret'} & set(sys.modules)))\"", bench.folder, bench.repo / ".venv")
+    bench.add("import leadscore.score, of Dask, MLflow, PyCaret", "", int(found[2]), 0)
+    command = f"leadscore score '{{}}' -o '{bench.folder}/one_scored.csv' --model '{bench.model()}' --max-unseen 1"
+    bench.add("leadscore score, one lead, scoring-only install", "s", median(command.format(one), bench.folder, scoring), 2.5)
+    bench.add("leadscore score, one lead", "s", median(command.format(one), bench.repo), 4)
+    bench.add("leadscore score, 100 leads", "s", median(command.format(bench.folder / "hundred.csv"), bench.repo), 4)
+
+
+def test(bench: Bench) -> None:
+    bench.add("make test", "s", measure("make test", bench.repo)[0], 480)
+
+
+ALL = [setup, repro, quality, fit, clean, clean24m, database, score, startup, test]
+
+
+def main(names: list[str]) -> None:
+    unknown = set(names) - {each.__name__ for each in ALL}
+    if unknown:
+        sys.exit(f"{', '.join(sorted(unknown))}: no such benchmark; there are {', '.join(each.__name__ for each in ALL)}")
+    chosen = [each for each in ALL if not names or each.__name__ in names]
+    with tempfile.TemporaryDirectory() as folder:
+        repo = ROOT
+        if setup in chosen or repro in chosen:
+            repo = Path(folder) / "leadscore"
+            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(repo)], check=True)
+            chosen = [setup, *(each for each in chosen if each is not setup)]
+        bench = Bench(repo, Path(folder))
+        for each in chosen:
+            each(bench)
+    before = json.loads(RESULTS.read_text()) if names and RESULTS.exists() else []  # the whole starts anew
+    rows = {row["name"]: row for row in [*before, *bench.rows]}
+    RESULTS.write_text(json.dumps([*rows.values()], indent=1) + "\n")
+    print(pd.DataFrame(bench.rows).drop(columns="machine").to_string(index=False))
 
 
 if __name__ == "__main__":
-    machine = f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {'real leads' if REAL.is_dir() else 'sample'}"
-    with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "leadscore"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        rows = [{**row, "machine": machine} for row in bench(clone)]
-    (ROOT / "benchmarks/results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(pd.DataFrame(rows).to_string(index=False))
+    main(sys.argv[1:])

@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -160,15 +159,12 @@ def _run(command: list[str], root: Path) -> int:
 # %% ../nbs/15_cli.ipynb #12c4ec02
 def check(arguments: argparse.Namespace) -> None:
     "Print what is wrong with a CSV of leads, with or without label; see `leadscore check --help`."
-    from leadscore.data import check_file, count_rules, read_leads, validate_leads
+    from leadscore.data import count_rules, load_leads
     from leadscore.schema import LABEL
 
     path = Path(arguments.leads)
-    check_file(path)
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        labelled = LABEL in re.split(r"[,\"\n]", file.readline())
-    raw = read_leads(path, labelled, arguments.id_column, arguments.carry)
-    leads, rejected = validate_leads(raw.drop(columns=arguments.carry), labelled, where=path.name)
+    leads, rejected = load_leads(path, None, arguments.id_column, arguments.carry)
+    labelled = LABEL in leads
     print(f"{path}: {len(leads)} leads {'with' if labelled else 'without'} label, {leads['fault'].notna().sum()} with a bad cell")
     if len(rejected):
         print(count_rules(rejected).drop(columns="file").to_string(index=False))

@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from .clean import RAW, Cleaner
 from .config import SUMS, SchemaError, Share, State, hash_file, write_json, write_whole
-from .features import CATEGORICAL, Encoder, count_days, name_column
+from .features import CATEGORICAL, Encoder, count_days, encode_levels, join_levels, name_column
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
 
 if TYPE_CHECKING:
@@ -103,14 +103,15 @@ class LinearPart:
         self.origin = str(leads[DATE].min())
         last = float(count_days(leads[DATE], self.origin).max())
         self.knots = np.linspace(0, max(last, 1e-3), max(2, int(last / self.STRETCH) + 1)).round(6).tolist()
-        ramps = self._ramps(leads)
+        ramps, own = self._ramps(leads), self._encode(leads)
         blocks, terms = [], []
         for drift, effects in ((False, EFFECTS), (True, DRIFTS)):
             for columns, scale in effects.items():
-                cells = self._cells(leads, columns)
-                counts = cells.value_counts()
+                codes, names = join_levels([own[column] for column in columns or [""]])
+                counts = pd.Series(np.bincount(codes, minlength=len(names)), names, dtype=int).groupby(level=0).sum()
                 levels = sorted(counts.index[counts >= 2])
-                code = pd.Categorical(cells, categories=levels).codes
+                position = {level: k for k, level in enumerate(levels)}
+                code = np.array([position.get(name, -1) for name in names])[codes]
                 row = np.flatnonzero(code >= 0)
                 hot = sparse.csr_matrix((np.full(len(row), scale), (row, code[row])), shape=(len(leads), len(levels)))
                 width = ramps.shape[1] if drift else 1
@@ -129,12 +130,12 @@ class LinearPart:
     def contributions(self, leads: pd.DataFrame, centred: bool = True) -> np.ndarray:
         "Array (leads, effects) of log-odds; centred: less the mean over the training leads."
         check_present(leads, [DATE, *(columns[0] for columns in EFFECTS if len(columns) == 1)])
-        ramps, values = self._ramps(leads), []
+        ramps, own, values = self._ramps(leads), self._encode(leads), []
         for effect in self.effects:
-            levels = list(effect["weights"])
-            code = pd.Categorical(self._cells(leads, tuple(effect["columns"])), categories=levels).codes
-            weights = np.array([*effect["weights"].values(), [0.0] * ramps.shape[1] if effect["drift"] else 0.0])  # -1, never seen: 0
-            values.append(((weights[code] * ramps).sum(axis=1) if effect["drift"] else weights[code]) - effect["mean"] * centred)
+            codes, names = join_levels([own[column] for column in effect["columns"] or [""]])
+            unseen = [0.0] * ramps.shape[1] if effect["drift"] else 0.0
+            weights = np.array([effect["weights"].get(name, unseen) for name in names])[codes]
+            values.append(((weights * ramps).sum(axis=1) if effect["drift"] else weights) - effect["mean"] * centred)
         return np.column_stack(values)
 
     def predict(self, leads: pd.DataFrame) -> np.ndarray:
@@ -154,13 +155,11 @@ class LinearPart:
         knots = np.array(self.knots)
         return np.clip((count_days(leads[DATE], self.origin)[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
 
-    def _cells(self, leads: pd.DataFrame, columns: tuple[str, ...]) -> pd.Series:
-        parts = [
-            leads[name].clip(upper=self.MOST_COURSES).map(str) if name in COUNTS else leads[name].fillna("none") for name in columns
-        ]
-        if not parts:
-            return pd.Series("", leads.index)
-        return parts[0] if len(parts) == 1 else parts[0].str.cat(parts[1], sep=" | ")
+    def _encode(self, leads: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
+        "Codes and levels of each column; under no name those of the drift that all leads share."
+        cells = {columns[0]: leads[columns[0]] for columns in EFFECTS if len(columns) == 1}
+        cells.update({column: leads[column].clip(upper=self.MOST_COURSES) for column in COUNTS})
+        return {"": (np.zeros(len(leads), int), [""]), **{column: encode_levels(own) for column, own in cells.items()}}
 
 # %% ../nbs/07_model.ipynb #17aabad1
 def fit_calibration(logit: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -315,8 +314,8 @@ def cross_fit(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, folds: i
 # %% ../nbs/07_model.ipynb #7b1e0006
 def name_kind(leads: pd.DataFrame) -> pd.Series:
     "Kind of a lead: its platform, medium and source."
-    platform, medium, source = (leads[RAW[column]].fillna("none") for column in CATEGORIES)
-    return platform.str.cat([medium, source], sep=" | ")
+    codes, names = join_levels([encode_levels(leads[RAW[column]]) for column in CATEGORIES])
+    return pd.Series(np.array(names, object)[codes], leads.index)
 
 
 def name_levels(leads: pd.DataFrame) -> pd.DataFrame:

@@ -10,12 +10,15 @@ __all__ = ['SCHEMA_VERSION', 'ID', 'DATE', 'CITY', 'LABEL', 'CATEGORIES', 'COUNT
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 
 from .config import SchemaError
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
 
 # %% ../nbs/01_schema.ipynb #c4f40a1d
 SCHEMA_VERSION = 3
@@ -38,16 +41,8 @@ CLICKS = [
 ]  # fmt: skip
 
 # %% ../nbs/01_schema.ipynb #0cdf21cf
-_in_range = pa.Check(lambda dates: dates.dt.year.between(2000, 2099), error="is before 2000 or after 2099")
-_finite = pa.Check(np.isfinite, error="is not finite")
-_not_negative = pa.Check.ge(0, error="is negative")
-_not_huge = pa.Check.le(1e6, error="is larger than a million")
-_whole = pa.Check(lambda cells: cells % 1 == 0, error="is not a whole number")
-_zero_or_one = pa.Check.isin([0, 1], error="is neither 0 nor 1")
-
-
 @cache
-def lead_schema(labelled: bool = True) -> pa.DataFrameSchema:
+def lead_schema(labelled: bool = True) -> "pa.DataFrameSchema":
     """The schema of typed leads.
 
     Parameters
@@ -60,19 +55,28 @@ def lead_schema(labelled: bool = True) -> pa.DataFrameSchema:
 
     Source: columns of CodePro's "Lead scoring" case study; ranges as seen on its leads.
     """
-    count = [_finite, _not_negative, _not_huge, _whole]
+    import pandera.pandas as pa  # not at the top: it takes a fifth of a second
+
+    in_range = pa.Check(lambda dates: dates.dt.year.between(2000, 2099), error="is before 2000 or after 2099")
+    zero_or_one = pa.Check.isin([0, 1], error="is neither 0 nor 1")
+    count = [
+        pa.Check(np.isfinite, error="is not finite"),
+        pa.Check.ge(0, error="is negative"),
+        pa.Check.le(1e6, error="is larger than a million"),
+        pa.Check(lambda cells: cells % 1 == 0, error="is not a whole number"),
+    ]
     columns = {
-        DATE: pa.Column("datetime64[ns]", _in_range, nullable=False, description="when the lead was created, YYYY-MM-DD HH:MM:SS"),
+        DATE: pa.Column("datetime64[ns]", in_range, nullable=False, description="when the lead was created, YYYY-MM-DD HH:MM:SS"),
         CITY: pa.Column(object, nullable=True, description="city; none is tier 3"),
         "first_platform_c": pa.Column(object, nullable=True, description="platform, anonymised level"),
         "first_utm_medium_c": pa.Column(object, nullable=True, description="kind of traffic, anonymised level"),
         "first_utm_source_c": pa.Column(object, nullable=True, description="source of the traffic, anonymised level"),
         "total_leads_droppped": pa.Column(float, count, nullable=True, description="number of courses the lead checked"),
-        "referred_lead": pa.Column(float, _zero_or_one, nullable=True, description="1 if another person referred the lead"),
+        "referred_lead": pa.Column(float, zero_or_one, nullable=True, description="1 if another person referred the lead"),
         **{click: pa.Column(float, count, nullable=True, description="clicks on this part of the site") for click in CLICKS},
     }
     if labelled:
-        columns[LABEL] = pa.Column(float, _zero_or_one, nullable=False, description="1 if the lead completed an application")
+        columns[LABEL] = pa.Column(float, zero_or_one, nullable=False, description="1 if the lead completed an application")
     return pa.DataFrameSchema(columns)
 
 

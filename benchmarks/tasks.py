@@ -1,0 +1,96 @@
+"""What bench.py runs in a process of its own: `tasks.py NAME ARGUMENT…` prints the seconds of the work, without imports, as the last line."""
+
+import itertools
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+PIECE = 240_000
+
+
+def make_piece(number: int) -> str:
+    from leadscore.sample import make_leads
+
+    return make_leads(PIECE, first_id=number * PIECE).to_csv(index=False, header=number == 0, lineterminator="\n")
+
+
+def make(folder: str) -> None:
+    "Leads of `leadscore.sample`: 240,000 and 2,400,000, with and without label."
+    with ProcessPoolExecutor(2) as pool:
+        for number, text in enumerate(pool.map(make_piece, range(10))):
+            unlabelled = "".join(line.rpartition(",")[0] + "\n" for line in text.splitlines())
+            for name, lines in {"labelled": text, "unlabelled": unlabelled}.items():
+                for size in ("240k", "2400k") if number == 0 else ("2400k",):
+                    with open(f"{folder}/{name}_{size}.csv", "a", encoding="utf-8") as file:
+                        file.write(lines)
+
+
+def multiply(folder: str) -> None:
+    "24,000,000 labelled leads in ten files: the same ones with numbers and years of their own."
+    parts = Path(folder) / "labelled_24m"
+    parts.mkdir()
+    for part in range(10):
+        with open(f"{folder}/labelled_2400k.csv", encoding="utf-8") as file, open(parts / f"{part}.csv", "w", encoding="utf-8") as target:
+            target.write(next(file))
+            for line in file:
+                number, _, rest = line.partition(",")
+                target.write(f"{int(number) + part * 10 * PIECE},{int(rest[:4]) + 2 * part}{rest[4:]}")
+
+
+def clean(source: str, target: str, url: str = "") -> None:
+    "Labelled leads to Parquet, and into a database if there is a URL."
+    from leadscore.clean import Cleaner, clean_labelled, read_mappings
+
+    clean_labelled(Path(source), Path(target), Cleaner(*read_mappings(Path("mappings")), 0.9), 0.05, None, url or None)
+
+
+def clean_stage(folder: str) -> None:
+    "What stage `clean` does with the leads in data/, without notebook."
+    from leadscore.clean import Cleaner, clean_labelled, clean_unlabelled, read_mappings
+
+    cleaner = Cleaner(*read_mappings(Path("mappings")), 0.9)
+    clean_labelled(Path("data/leadscoring.csv"), Path(folder) / "leads.parquet", cleaner, 0.05, None, f"sqlite:///{folder}/stage.db")
+    clean_unlabelled(Path("data/leadscoring_inference.csv"), Path(folder) / "inference.parquet", cleaner)
+
+
+def reference(source: str, database: str) -> None:
+    from reference import clean as clean_slowly
+
+    clean_slowly(Path(source), Path("mappings"), Path(database))
+
+
+def compare(source: str, folder: str) -> None:
+    "The slow reference finds the same features."
+    import pandas as pd
+    from reference import clean as clean_slowly
+
+    from leadscore.clean import VIEWS
+
+    slow = clean_slowly(Path(source), Path("mappings"), Path(folder) / "slow.db").sort_values("lead_id", ignore_index=True)
+    clean(source, f"{folder}/fast.parquet")
+    fast = pd.read_parquet(f"{folder}/fast.parquet").sort_values("lead_id", ignore_index=True)[[*VIEWS["model_input"]]]
+    pd.testing.assert_frame_equal(slow[fast.columns], fast, check_dtype=False)
+
+
+def fit(folder: str) -> None:
+    import pandas as pd
+
+    from leadscore.clean import Cleaner
+    from leadscore.experiment import read_spec
+    from leadscore.model import fit_bundle
+
+    leads, spec = pd.read_parquet("outputs/clean/leads.parquet"), read_spec("outputs/experiment/model_spec.yaml")
+    fit_bundle(leads, spec, Cleaner.load(Path("outputs/clean/cleaner.json")), 10, 0.5, 42, 1)
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:]
+    task, _, times = name.partition(":")  # `clean:5` is the median of five after a warm-up
+    seconds = []
+    for _ in range(int(times) + 1 if times else 1):
+        start = time.perf_counter()
+        globals()[task](*arguments)
+        seconds.append(time.perf_counter() - start)
+    print(statistics.median(itertools.islice(seconds, 1 if times else 0, None)))
