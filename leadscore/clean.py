@@ -51,6 +51,7 @@ def count_levels(cells: pd.Series) -> pd.Series:
 
 
 def sort_levels(counts: pd.Series) -> pd.Series:
+    "Counts by level, most frequent first, ties by name."
     return counts.sort_index(kind="stable").sort_values(ascending=False, kind="stable")
 
 

@@ -335,7 +335,6 @@ def main(arguments: Optional[list[str]] = None) -> int:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"leadscore {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
     _add_score(commands)
     _add_scale(commands)
     command = commands.add_parser("check", help="print what is wrong with a CSV of leads", epilog="example: leadscore check leads.csv")
