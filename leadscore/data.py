@@ -559,7 +559,8 @@ def _hash_cells(cells: pd.Series) -> np.ndarray:
         cells = pyarrow.array(cells, pyarrow.string()).dictionary_encode().to_pandas()
     if cells.dtype == "category":
         return pd.util.hash_array(cells.cat.categories.to_numpy(object), categorize=False)[cells.cat.codes]
-    return pd.util.hash_array(cells.to_numpy() + 0.0 if cells.dtype == float else cells.to_numpy())  # -0 is 0
+    hashes = pd.util.hash_array(cells.to_numpy() + 0.0 if cells.dtype == float else cells.to_numpy())  # -0 is 0
+    return hashes + np.uint64(1)  # that of 0 is 0, but 0 is not empty
 
 
 def find_repeats(hashes: np.ndarray) -> np.ndarray:
