@@ -34,9 +34,9 @@ from .clean import RAW, Cleaner
 from .config import SUMS, Infer, LeadscoreError, SchemaError, hash_file, hold, one_line, temporary_folder, write_json, write_whole
 from .data import drop_rejected, fill_missing, load_leads, read_leads, validate_leads, write_csv
 from .features import CATEGORICAL, Encoder
-from .model import Blend, Bundle, count_history, fit_booster, fit_bundle, grade, name_kind, wilson_interval
+from .model import Blend, Bundle, count_history, fit_booster, fit_bundle, name_kind
 from .schema import CATEGORIES, CITY, DATE, ID, LABEL
-from .score import check_input_features, explain_leads, mark_unsure, write_scores
+from .score import count_unseen, judge_unseen, rank_leads, score_each, write_scores
 
 if TYPE_CHECKING:
     import lightgbm
@@ -819,10 +819,9 @@ def score_part(model: Path, id_column: Optional[str], rules: Infer, reasons: boo
     bundle = Bundle.load(model)
     leads, rejected = load_part(source, False, id_column)
     leads = bundle.cleaner.transform(leads)
-    check_input_features(leads, bundle)
-    scores, exact = _score_alone(leads, bundle, rules, reasons)
+    scores = score_each(leads, bundle, rules, reasons)
     good = np.flatnonzero(leads["fault"].isna())
-    exact = exact[good]
+    exact = scores["probability"].to_numpy()[good]
     keys = _TOP - np.rint(exact * _TOP).astype(np.int64)
     save_keys(hash_rows(leads[[ID]].astype(str)), np.arange(len(leads)), target.with_suffix(".ids.npy"))
     save_keys(keys[:, None], good, target.with_suffix(".order.npy"))
@@ -831,31 +830,16 @@ def score_part(model: Path, id_column: Optional[str], rules: Infer, reasons: boo
             table.to_parquet(new, index=False)
     return {
         "leads": len(leads), "scored": len(good), "plain": leads[ID].dtype == "int64", "worth": int((exact * rules.value_per_application > rules.cost_per_call).sum()),
-        "predicted_1": int((scores["probability"] >= bundle.meta["threshold"]).sum()), "days": sorted(leads[DATE].dropna().dt.strftime("%Y-%m-%d").unique()),
+        "predicted_1": int((exact.round(6) >= bundle.meta["threshold"]).sum()), "days": sorted(leads[DATE].dropna().dt.strftime("%Y-%m-%d").unique()),
         "bins": np.histogram(keys, _RANK_BINS, (0, _TOP))[0].tolist(),
-        "unseen": {column: int((leads[RAW[column]].notna() & ~leads[RAW[column]].isin(bundle.cleaner.seen[column])).sum()) for column in CATEGORIES},
-        "others": {column: int((leads[column] == "others").sum()) for column in CATEGORIES},
+        "levels": count_unseen(leads, bundle).astype(int).to_dict(),
     }  # fmt: skip
 
 
-def _score_alone(leads: pd.DataFrame, bundle: Bundle, rules: Infer, reasons: bool) -> tuple[pd.DataFrame, np.ndarray]:
-    "What `leadscore.score.score_leads` says about a lead without looking at others, and the probabilities with nine digits."
-    exact = bundle.predict(leads).round(9)
-    good = leads["fault"].isna()
-    probability = pd.Series(exact, leads.index).where(good)
-    scores = pd.DataFrame({ID: leads[ID], "probability": probability.round(6), "score": (100 * probability).round(1), "grade": grade(probability, rules.grades)})
-    scores["unsure"] = mark_unsure(leads, bundle, rules.min_seen)
-    return (scores.join(explain_leads(leads, bundle).where(good, None)) if reasons else scores), exact
-
-
-def finish_part(ranks: list[Path], part: int, calls: int, plain: bool, source: Path, target: Path) -> dict:
+def finish_part(ranks: list[Path], part: int, calls: int, rules: Infer, plain: bool, source: Path, target: Path) -> dict:
     "Add rank and call to the scores of a part, and write them by `write_scores`."
     scores = pd.read_parquet(source)
-    rank = take_ranks(ranks, part, len(scores))
-    call = pd.Series(np.where(rank.fillna(calls + 1) <= calls, "yes", "no")).where(rank.notna(), None)
-    position = scores.columns.get_loc("grade") + 1
-    scores.insert(position, "rank", rank)
-    scores.insert(position + 1, "call", call)
+    scores = rank_leads(scores, take_ranks(ranks, part, len(scores)), calls, rules)
     write_scores(scores if plain else scores.astype({ID: str}), target)
     return {"leads": len(scores)}
 
@@ -890,27 +874,15 @@ def infer_parts(source: Path, target: Path, client: Optional["Client"], model: P
         found = map_parts(client, partial(make_once, partial(score_part, Path(model).absolute(), id_column, rules, reasons)), parts, scored, stamps)
         total = {name: sum(part[name] for part in found) for name in ("leads", "scored", "worth", "predicted_1")}
         _refuse_repeats(client, parts, scored, total["leads"])
-        _check_unseen(found, total["leads"], bundle, rules.max_unseen)
+        judge_unseen(sum(pd.DataFrame(part["levels"]) for part in found), total["leads"], bundle, rules.max_unseen)
         days = len({day for part in found for day in part["days"]})
         calls = min(rules.capacity * days, total["scored"]) if rules.capacity else total["worth"]
         ranks = rank_parts(client, [path.with_suffix(".order.npy") for path in scored], np.sum([part["bins"] for part in found], axis=0), work)
         out = [work / "out" / f"{part.stem}{kind}" for part in parts]
         plain = all(part["plain"] for part in found)
-        finish = [partial(finish_part, ranks, number, calls, plain) for number in range(len(parts))]
+        finish = [partial(finish_part, ranks, number, calls, rules, plain) for number in range(len(parts))]
         kept = map_parts(client, make_once, finish, scored, out, [f"{run} {number}" for number in range(len(parts))])
         write_csv(pd.concat([pd.read_parquet(path.with_suffix(".rejected.parquet")) for path in scored], ignore_index=True), work / "out/rejected.csv")
         counts = {"leads_in": total["leads"], "leads_out": sum(part["leads"] for part in kept), "scored": total["scored"], "to_call": calls}
         shares = {"not_scored": total["leads"] - total["scored"], "predicted_1": total["predicted_1"] / max(total["scored"], 1)}
         return _finish(work / "out", run, [path.name for path in out], {**counts, **shares})
-
-# %% ../nbs/14_scale.ipynb #5ca10082
-def _check_unseen(found: list[dict], leads: int, bundle: Bundle, max_unseen: float) -> None:
-    "What `leadscore.score.check_unseen_levels` refuses, for all parts together."
-    for column in CATEGORIES:
-        unseen, others = (sum(part[name][column] for part in found) / leads for name in ("unseen", "others"))
-        known = bundle.meta["share_others"][column]
-        lower_unseen, lower_others = (wilson_interval(share, leads, z=2.576)[0] for share in (unseen, others))
-        if max(lower_unseen, lower_others - known) > max_unseen:
-            raise SchemaError(
-                f"leads to be scored: {column} has {unseen:.1%} unseen levels and {others:.1%} others (training: 0.0% and {known:.1%}), beyond max_unseen = {max_unseen:.1%}; train on leads with these levels, or raise infer.max_unseen"
-            )
