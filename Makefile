@@ -5,6 +5,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(VENV)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
+unexport PYTHONDONTWRITEBYTECODE  # each process would compile its packages anew
 SETUP := .venv/.setup
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks export readme study bench lock
@@ -32,7 +33,7 @@ repro: $(SETUP) data/leadscoring.csv ## run the pipeline on the leads in data/, 
 
 test: $(SETUP) data/leadscoring.csv ## run the notebooks' tests and the tests in tests/
 	nbdev_test --n_workers 2
-	pytest -q -n 2 --dist loadfile
+	pytest -q -n 2 --dist loadgroup
 
 torture: $(SETUP) data/leadscoring.csv ## kill each stage and command 20 times, try 20,000 bad files
 	pytest -q -rP tests/test_torture.py tests/test_bad_files.py --kills 20 --examples 20000

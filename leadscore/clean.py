@@ -17,7 +17,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from .config import SchemaError, State, temporary_folder, write_json, write_whole
-from .data import Spill, check_rejected, fill_missing, find_repeats, hash_leads, load_pieces, save_tables, spell_out, write_parquet
+from .data import Spill, check_rejected, fill_missing, find_repeats, hash_leads, load_pieces, map_levels, save_tables, write_parquet
 from .schema import CATEGORIES, CITY, CLICKS, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
 
 # %% ../nbs/04_clean.ipynb #f1bb0612
@@ -41,8 +41,8 @@ def map_city_tier(leads: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
     Source: Lead_Scoring_Case_Study, "Data Pre-processing".
     """
     check_present(leads, [CITY])
-    tier = leads[CITY].map(tiers).fillna(3.0).astype("float64")
-    return leads.drop(columns=CITY).assign(city_tier=tier)
+    known = tiers.astype("float64").to_dict()
+    return leads.drop(columns=CITY).assign(city_tier=map_levels(leads[CITY], lambda city: known.get(city, 3.0), float))
 
 # %% ../nbs/04_clean.ipynb #2e63ddb2
 def count_levels(cells: pd.Series) -> pd.Series:
@@ -100,7 +100,7 @@ def map_categorical_vars(leads: pd.DataFrame, levels: dict[str, list[str]]) -> p
     Source: Lead_Scoring_Case_Study, "Data Cleaning".
     """
     check_present(leads, levels)
-    return leads.assign(**{column: leads[column].where(leads[column].isin(kept), "others") for column, kept in levels.items()})
+    return leads.assign(**{column: map_levels(leads[column], lambda level: level if level in kept else "others") for column, kept in levels.items()})
 
 # %% ../nbs/04_clean.ipynb #db77e6d6
 INTERACTIONS = [f"{kind}_interaction" for kind in ["assistance", "career", "payment", "social", "syllabus"]]
@@ -241,10 +241,11 @@ class Cleaner:
         -------
         DataFrame, same rows and order; the case study's features, and the raw city and categories behind them.
         """
-        summed = spell_out(map_interactions(leads, self.mapping))  # first: what stays is small
+        summed = map_interactions(leads, self.mapping)  # first: what stays is small
         mapped = map_categorical_vars(map_city_tier(fill_missing(summed), self.tiers), self.levels)
         kinds = sorted(self.mapping.unique())
-        return mapped[[*mapped.columns.drop(kinds), *kinds]].assign(**{raw: summed[column] for column, raw in RAW.items()})
+        raw = {raw: map_levels(leads[column], lambda level: level) for column, raw in RAW.items()}
+        return pd.DataFrame({**{name: mapped[name] for name in [*mapped.columns.drop(kinds), *kinds]}, **raw}, mapped.index, copy=False)
 
     def remap(self, cleaned: pd.DataFrame) -> pd.DataFrame:
         "Map the raw levels of leads that are cleaned already by the levels of this fit."

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Text', 'Cells', 'check_file', 'read_leads', 'read_pieces', 'check_ids', 'has_repeats', 'to_numbers', 'name_rows',
-           'validate_leads', 'spell_out', 'load_leads', 'load_pieces', 'count_empty', 'count_rules', 'check_rejected',
-           'drop_rejected', 'drop_duplicates', 'hash_leads', 'find_repeats', 'fill_missing', 'write_csv',
-           'write_parquet', 'Spill', 'save_tables', 'load_data_to_db']
+           'validate_leads', 'encode_levels', 'map_levels', 'spell_out', 'load_leads', 'load_pieces', 'count_empty',
+           'count_rules', 'check_rejected', 'drop_rejected', 'drop_duplicates', 'hash_leads', 'find_repeats',
+           'fill_missing', 'write_csv', 'write_parquet', 'Spill', 'save_tables', 'load_data_to_db']
 
 # %% ../nbs/03_data.ipynb #57285938
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from csv import writer as csv_writer
 from pathlib import Path
@@ -247,7 +247,9 @@ def has_repeats(ids: pyarrow.ChunkedArray) -> bool:
     "Whether a number stands twice."
     if ids.type == pyarrow.string():
         return compute.count_distinct(ids).as_py() < len(ids)
-    numbers = np.sort(ids)  # takes less memory
+    numbers = ids.to_numpy()
+    if not (numbers[1:] > numbers[:-1]).all():
+        numbers = np.sort(numbers)  # takes less memory than counting
     return bool((numbers[1:] == numbers[:-1]).any())
 
 
@@ -294,9 +296,27 @@ def validate_leads(raw: pd.DataFrame, labelled: bool = True, where: str = "leads
     return spell_out(leads), rejected
 
 
+def encode_levels(cells: pd.Series, missing: Optional[str] = None) -> tuple[np.ndarray, list]:
+    "Code of each cell, and the levels; `missing` stands for an empty one. What depends on levels alone is then worked out once a level."
+    if cells.dtype == "category":
+        return np.where(cells.isna(), len(cells.cat.categories), cells.cat.codes), [*cells.cat.categories, missing]
+    if pd.api.types.is_numeric_dtype(cells):
+        codes, numbers = pd.factorize(cells, use_na_sentinel=False)
+        return codes, [str(number) for number in numbers]
+    listed = cells.astype(object).where(cells.notna(), missing).tolist()
+    position = {level: code for code, level in enumerate(dict.fromkeys(listed))}
+    return np.fromiter(map(position.__getitem__, listed), np.int64, len(listed)), list(position)
+
+
+def map_levels(cells: pd.Series, change: Callable[[Optional[str]], object], kind: type = object) -> np.ndarray:
+    "What `change` makes of each cell, which is None if it is empty; an array of `kind`."
+    codes, levels = encode_levels(cells)
+    return np.array([change(level) for level in levels], kind)[codes]
+
+
 def spell_out(leads: pd.DataFrame) -> pd.DataFrame:
     "Categorical columns as text, None where a cell is empty."
-    return leads.assign(**{name: np.append(cells.cat.categories, None)[cells.cat.codes] for name, cells in leads.items() if cells.dtype == "category"})
+    return leads.assign(**{name: map_levels(cells, lambda level: level) for name, cells in leads.items() if cells.dtype == "category"})
 
 
 def load_leads(path: Path, labelled: Optional[bool] = True, id_column: Optional[str] = None, carry: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -345,7 +365,6 @@ def load_pieces(
     _check_ids_of_parts(ids, paths[0].parent)
     if len(labels):
         _check_classes(labels, paths[0].name if len(paths) == 1 else f"{paths[0].parent}")
-
 
 
 

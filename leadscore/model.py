@@ -18,7 +18,8 @@ from pydantic import model_validator
 
 from .clean import RAW, Cleaner
 from .config import SUMS, SchemaError, Share, State, hash_file, write_json, write_whole
-from .features import CATEGORICAL, Encoder, count_days, encode_levels, join_levels, name_column
+from .data import encode_levels
+from .features import CATEGORICAL, Encoder, count_days, join_levels, name_column
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class LinearPart:
         "Codes and levels of each column; under no name those of the drift that all leads share."
         cells = {columns[0]: leads[columns[0]] for columns in EFFECTS if len(columns) == 1}
         cells.update({column: leads[column].clip(upper=self.MOST_COURSES) for column in COUNTS})
-        return {"": (np.zeros(len(leads), int), [""]), **{column: encode_levels(own) for column, own in cells.items()}}
+        return {"": (np.zeros(len(leads), int), [""]), **{column: encode_levels(own, "none") for column, own in cells.items()}}
 
 # %% ../nbs/07_model.ipynb #17aabad1
 def fit_calibration(logit: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -314,7 +315,7 @@ def cross_fit(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, folds: i
 # %% ../nbs/07_model.ipynb #7b1e0006
 def name_kind(leads: pd.DataFrame) -> pd.Series:
     "Kind of a lead: its platform, medium and source."
-    codes, names = join_levels([encode_levels(leads[RAW[column]]) for column in CATEGORIES])
+    codes, names = join_levels([encode_levels(leads[RAW[column]], "none") for column in CATEGORIES])
     return pd.Series(np.array(names, object)[codes], leads.index)
 
 

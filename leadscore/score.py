@@ -21,8 +21,8 @@ import pyarrow
 from . import __version__
 from .clean import INTERACTIONS, RAW
 from .config import Infer, SchemaError, hash_file, hold, one_line, temporary_folder
-from .data import Spill, load_pieces, write_csv, write_parquet
-from .features import encode_levels, join_levels
+from .data import Spill, encode_levels, load_pieces, write_csv, write_parquet
+from .features import join_levels
 from .model import Bundle, grade, name_levels, wilson_interval
 from .schema import CATEGORIES, CITY, DATE, ID, check_columns
 
@@ -151,7 +151,7 @@ def mark_unsure(leads: pd.DataFrame, bundle: Bundle, min_seen: int) -> pd.Series
     -------
     Series of text: why a score is unsure, or missing; None where it is sure.
     """
-    codes, kinds = join_levels([encode_levels(leads[RAW[column]]) for column in CATEGORIES])
+    codes, kinds = join_levels([encode_levels(leads[RAW[column]], "none") for column in CATEGORIES])
     seen = [bundle.history["kinds"].get(kind, (0, 0))[0] for kind in kinds]
     why = [f"platform, medium and source seen together in {n} training leads" if n < min_seen else None for n in seen]
     unsure = pd.Series(np.array(why, object)[codes], leads.index)

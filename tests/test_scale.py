@@ -25,6 +25,7 @@ from leadscore.scale import clean_parts, list_parts
 from leadscore.schema import LABEL
 from leadscore.score import score_file
 
+pytestmark = pytest.mark.xdist_group("scale")  # one cluster
 PARTS, SIZE, FOLDS = 8, 3000, 2
 SPEC = ModelSpec(feature_set="rich", features=RICH, lightgbm=STUDIED, linear_weight=0.3, tuned=False, cv_auc=0.8)
 MAIN = "import sys; from leadscore.cli import main; sys.exit(main())"

@@ -27,6 +27,7 @@ from leadscore.stage import notebook_name
 sys.path.insert(0, str(ROOT / "docs"))
 from build_site import check_reports, read_notebook  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("site")  # one site, one browser
 CHROMIUM = shutil.which("chromium")
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
 KINDS = ["index", "use/calls", "use/compare", "pipeline", "reports/04_evaluate", "nbs/05_features", "nbs/study", "api/07_model", "cards/model", "decisions"]
