@@ -1,36 +1,29 @@
-"""`leadscore scale` on this machine: throughput and memory with 1, 2 and 4 Dask workers. Needs the extra `scale`; makes itself a venv with it if it is not there."""
+"""`leadscore scale` with 1, 2 and 4 Dask workers on this machine; `bench.py scale` runs it in a venv with the extra `scale`.
 
-import importlib.util
+`scale.py FOLDER` reads 24,000,000 leads in `FOLDER/labelled_24m` and `FOLDER/unlabelled_24m` and writes rows of the table as JSON on its last line.
+"""
+
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-import pandas as pd
+import psutil
 
-ROOT = Path(__file__).parents[1]
+from leadscore.clean import Cleaner, read_mappings
+from leadscore.config import Infer
+from leadscore.experiment import STUDIED, ModelSpec
+from leadscore.features import RICH
+from leadscore.scale import clean_parts, connect, infer_parts, list_parts, train_parts
 
-
-def write_part(folder: Path, part: int, size: int) -> None:
-    from leadscore.sample import make_leads
-
-    make_leads(size, first_id=part * size).to_csv(folder / f"part-{part:05d}.csv", index=False)
-
-
-def write_to_score(source: Path, target: Path) -> None:
-    pd.read_csv(source, dtype=str, keep_default_na=False).drop(columns="app_complete_flag").rename(columns={"Unnamed: 0": ""}).to_csv(target, index=False)
+LEADS, FEW = 24_000_000, 2_400_000  # training grows as the leads do, and is measured with each number of workers on few
+SPEC = ModelSpec(feature_set="rich", features=RICH, lightgbm=STUDIED, linear_weight=0.3, tuned=False, cv_auc=0.8)
 
 
 def watch(run: Callable[[], object]) -> tuple[float, float]:
     "Seconds, and the peak memory (GB) of the largest child of this process."
-    import psutil
-
     peak, over = 0, threading.Event()
 
     def look() -> None:
@@ -54,55 +47,31 @@ def watch(run: Callable[[], object]) -> tuple[float, float]:
     return seconds, peak / 1e9
 
 
-def bench(folder: Path, leads: int, parts: int, workers: list[int]) -> list[dict]:
-    "Make parts of leads in `folder`, and clean, train and score them."
-    from leadscore.clean import Cleaner, read_mappings
-    from leadscore.config import Infer
-    from leadscore.experiment import STUDIED, ModelSpec
-    from leadscore.features import RICH
-    from leadscore.scale import clean_parts, connect, infer_parts, list_parts, map_parts, train_parts
+def main(folder: Path) -> list[dict]:
+    "Clean, train and score the leads."
+    rows = []
 
-    rows, spec = [], ModelSpec(feature_set="rich", features=RICH, lightgbm=STUDIED, linear_weight=0.3, tuned=False, cv_auc=0.8)
-    for name in ("leads", "to_score"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-
-    def add(step: str, n: int, run: Callable[[], object]) -> None:
+    def measure(step: str, n: int, leads: int, run: Callable[[], object]) -> None:
         seconds, memory = watch(run)
         name = f"scale {step}, {leads:,} leads, {n} worker{'s' * (n > 1)}"
-        for suffix, unit, value in (("", "leads/s", round(leads / seconds)), (", memory of a worker", "GB", round(memory, 2))):
-            rows.append({"name": name + suffix, "unit": unit, "value": value, "target": None, "bound": "", "met": None})
-            print(f"{name}{suffix}: {value} {unit}", flush=True)
+        rows.extend([{"name": name, "unit": "leads/s", "value": round(leads / seconds)}, {"name": f"{name}, memory of a worker", "unit": "GB", "value": round(memory, 2)}])
+        print(f"{name}: {round(leads / seconds):,} leads/s, {memory:.2f} GB a worker", flush=True)
 
-    with connect(os.cpu_count()) as client:
-        if not any((folder / "leads").iterdir()):
-            map_parts(client, partial(write_part, folder / "leads"), list(range(parts)), [leads // parts] * parts)
-        sources = list_parts(folder / "leads")
-        if not any((folder / "to_score").iterdir()):
-            map_parts(client, write_to_score, sources, [folder / "to_score" / path.name for path in sources])
-    for n in workers:
+    for n in (1, 2, 4):
         with connect(n) as client:
-            add("clean", n, lambda: clean_parts(folder / "leads", folder / f"cleaned-{n}", client, Cleaner(*read_mappings(ROOT / "mappings"), 0.9)))
-            add("train", n, lambda: train_parts(folder / f"cleaned-{n}", client, spec, 3, 0.5, 42, 1).save(folder / "model"))
-            add("infer without reasons", n, lambda: infer_parts(folder / "to_score", folder / f"scored-{n}", client, folder / "model", Infer(), reasons=False))
+            cleaned = folder / f"cleaned-{n}"
+            measure("clean", n, LEADS, lambda: clean_parts(folder / "labelled_24m", cleaned, client, Cleaner(*read_mappings(Path("mappings")), 0.9)))  # noqa: B023
+            few = folder / f"few-{n}"
+            few.mkdir()
+            parts = list_parts(cleaned)
+            for path in [cleaned / "cleaner.json", *parts[: len(parts) * FEW // LEADS]]:
+                (few / path.name).symlink_to(path)
+            measure("train", n, FEW, lambda: train_parts(few, client, SPEC, 3, 0.5, 42, 1).save(folder / "model"))  # noqa: B023
+            if n == 2:
+                measure("train", n, LEADS, lambda: train_parts(cleaned, client, SPEC, 3, 0.5, 42, 1).save(folder / "model"))  # noqa: B023
+            measure("infer without reasons", n, LEADS, lambda: infer_parts(folder / "unlabelled_24m", folder / f"scored-{n}", client, folder / "model", Infer(), reasons=False))  # noqa: B023
     return rows
 
 
-def main(leads: int = 2_400_000, parts: int = 24, workers: str = "1,2,4", folder: str = "") -> list[dict]:
-    "Run in this Python if it has Dask, else in a venv of its own."
-    with tempfile.TemporaryDirectory() as temporary:
-        if importlib.util.find_spec("distributed"):
-            return bench(Path(folder or temporary) / f"{leads}", leads, parts, [int(n) for n in workers.split(",")])
-        venv, rows = Path(temporary) / "venv", Path(temporary) / "rows.json"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-        install = ["uv", "pip", "install", "--quiet", "--python", f"{venv}/bin/python", "--constraint", "requirements.lock", "-r", "pyproject.toml", "--extra", "scale", "psutil"]
-        subprocess.run(install, cwd=ROOT, check=True)
-        command = [f"{venv}/bin/python", __file__, str(leads), str(parts), workers, folder, str(rows)]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
-        return json.loads(rows.read_text())
-
-
 if __name__ == "__main__":
-    given = [*sys.argv[1:], *["2400000", "24", "1,2,4", "", ""][len(sys.argv) - 1 :]]
-    table = main(int(given[0]), int(given[1]), given[2], given[3])
-    if given[4]:
-        Path(given[4]).write_text(json.dumps(table))
+    print(json.dumps(main(Path(sys.argv[1]))))

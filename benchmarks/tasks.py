@@ -28,15 +28,18 @@ def make(folder: str) -> None:
 
 
 def multiply(folder: str) -> None:
-    "24,000,000 labelled leads in ten files: the same ones with numbers and years of their own."
-    parts = Path(folder) / "labelled_24m"
-    parts.mkdir()
-    for part in range(10):
-        with open(f"{folder}/labelled_2400k.csv", encoding="utf-8") as file, open(parts / f"{part}.csv", "w", encoding="utf-8") as target:
-            target.write(next(file))
-            for line in file:
-                number, _, rest = line.partition(",")
-                target.write(f"{int(number) + part * 10 * PIECE},{int(rest[:4]) + 2 * part}{rest[4:]}")
+    "24,000,000 leads in 50 files, with and without label: ten times the same ones with numbers and years of their own."
+    for kind in ("labelled", "unlabelled"):
+        (Path(folder) / f"{kind}_24m").mkdir()
+        for copy in range(10):
+            with open(f"{folder}/{kind}_2400k.csv", encoding="utf-8") as file:
+                header = next(file)
+                for part in range(5):
+                    with open(f"{folder}/{kind}_24m/part-{5 * copy + part:02d}.csv", "w", encoding="utf-8") as target:
+                        target.write(header)
+                        for line in itertools.islice(file, 2 * PIECE):
+                            number, _, rest = line.partition(",")
+                            target.write(f"{int(number) + copy * 10 * PIECE},{int(rest[:4]) + 2 * copy}{rest[4:]}")
 
 
 def clean(source: str, target: str, url: str = "") -> None:

@@ -369,8 +369,8 @@ def clean_unlabelled(source: Path, target: Path, cleaner: Cleaner, id_column: Op
     return {"leads_in": leads_in, "rejected": n_bad, "leads_out": leads_in}, pd.concat(rejected, ignore_index=True)
 
 
-def read_parquet(path: Path) -> Iterator[pd.DataFrame]:
-    "The pieces that a Parquet file was written in."
+def read_parquet(path: Path, columns: Optional[list[str]] = None) -> Iterator[pd.DataFrame]:
+    "The pieces that a Parquet file was written in, all columns or some."
     with parquet.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            yield file.read_row_group(number).to_pandas()
+            yield file.read_row_group(number, columns).to_pandas()

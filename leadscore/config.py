@@ -88,10 +88,11 @@ def _name_temporary(path: Path) -> Path:
     "A neighbour of `path` that names this machine and process; removes what this user's processes left that are gone."
     head = f".{path.name}.{os.uname().nodename}-"
     for left in path.parent.iterdir():
-        if left.name.startswith(head) and left.suffix in (".new", ".old") and left.lstat().st_uid == os.getuid():
+        if left.name.startswith(head) and left.suffix in (".new", ".old"):
             pid = left.name.removeprefix(head).split(".")[0]
-            if pid.isdigit() and not is_alive(int(pid)):
-                _remove(left)
+            with suppress(FileNotFoundError):  # another process removes it, too
+                if pid.isdigit() and not is_alive(int(pid)) and left.lstat().st_uid == os.getuid():
+                    _remove(left)
     return path.with_name(f"{head}{os.getpid()}.new")
 
 

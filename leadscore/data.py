@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Text', 'Cells', 'check_file', 'read_leads', 'read_pieces', 'check_ids', 'has_repeats', 'to_numbers', 'name_rows',
-           'validate_leads', 'encode_levels', 'map_levels', 'spell_out', 'load_leads', 'load_pieces', 'count_empty',
-           'count_rules', 'check_rejected', 'drop_rejected', 'drop_duplicates', 'hash_leads', 'find_repeats',
-           'fill_missing', 'write_csv', 'write_parquet', 'Spill', 'save_tables', 'load_data_to_db']
+           'validate_leads', 'encode_levels', 'map_levels', 'spell_out', 'load_leads', 'join_pieces', 'load_pieces',
+           'count_empty', 'count_rules', 'check_rejected', 'drop_rejected', 'drop_duplicates', 'hash_leads',
+           'find_repeats', 'fill_missing', 'write_csv', 'write_parquet', 'Spill', 'save_tables', 'load_data_to_db']
 
 # %% ../nbs/03_data.ipynb #57285938
 import os
@@ -322,14 +322,19 @@ def spell_out(leads: pd.DataFrame) -> pd.DataFrame:
 def load_leads(path: Path, labelled: Optional[bool] = True, id_column: Optional[str] = None, carry: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Read a CSV file by `read_leads`, without `carry`, and check it by `validate_leads`; the table of rejected cells names it without its folder."
     pieces = list(load_pieces(path, labelled, id_column, carry))
-    leads = pd.concat([spell_out(leads) for leads, _, _ in pieces], ignore_index=True)
+    leads = join_pieces([spell_out(leads) for leads, _, _ in pieces])
     rejected = pd.concat([rejected for _, rejected, _ in pieces], ignore_index=True)
     leads[ID] = _join([pyarrow.array(piece[ID]) for piece, _, _ in pieces]).to_pandas()
     return leads, rejected
 
 
+def join_pieces(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    "Frames of the same columns one below the other, index counted anew; `pd.concat` would look at each empty cell by itself."
+    return pd.DataFrame({name: np.concatenate([piece[name].to_numpy() for piece in pieces]) for name in pieces[0]}, copy=False)
+
+
 def load_pieces(
-    path: Path | Sequence[Path], labelled: Optional[bool] = True, id_column: Optional[str] = None, carry: Sequence[str] = ()
+    path: Path | Sequence[Path], labelled: Optional[bool] = True, id_column: Optional[str] = None, carry: Sequence[str] = (), whole: bool = True
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]:
     """Read and check leads, so many at once that memory stays small however many there are.
 
@@ -337,6 +342,7 @@ def load_pieces(
     ----------
     path : CSV file, or several that are parts of one
     labelled, id_column, carry : as in `read_leads`
+    whole : False if there are more leads elsewhere: all of these may then have the same label
 
     Yields
     ------
@@ -363,9 +369,8 @@ def load_pieces(
             ids[part.name].append(pyarrow.array(leads[ID]))
         _check_label(bad, part.name)
     _check_ids_of_parts(ids, paths[0].parent)
-    if len(labels):
+    if len(labels) and whole:
         _check_classes(labels, paths[0].name if len(paths) == 1 else f"{paths[0].parent}")
-
 
 
 def count_empty(path: Path, id_column: Optional[str] = None) -> dict[str, float]:

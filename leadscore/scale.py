@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'SLICE', 'SAMPLE', 'BINS', 'connect', 'map_parts', 'list_parts', 'load_part', 'hash_parts', 'make_once',
-           'work_beside', 'read_manifest', 'hash_rows', 'save_keys', 'read_keys', 'find_repeats', 'compare_parts',
+           'work_beside', 'read_manifest', 'hash_ids', 'save_keys', 'read_keys', 'compare_slice', 'compare_parts',
            'rank_slice', 'rank_parts', 'take_ranks', 'prepare_part', 'count_part', 'map_part', 'add_counts',
            'clean_parts', 'fit_cleaner', 'read_part', 'measure_part', 'sample_part', 'encode_part', 'rate_cities',
            'fit_trees', 'train_parts', 'predict_part', 'measure_counts', 'evaluate_parts', 'score_part', 'finish_part',
@@ -30,12 +30,12 @@ import pyarrow
 from pyarrow import csv, parquet
 
 from . import __version__
-from .clean import RAW, Cleaner
+from .clean import RAW, Cleaner, count_leads, read_parquet
 from .config import SUMS, Infer, LeadscoreError, SchemaError, hash_file, hold, one_line, temporary_folder, write_json, write_whole
-from .data import drop_rejected, fill_missing, load_leads, read_leads, validate_leads, write_csv
+from .data import fill_missing, hash_leads, join_pieces, load_pieces, spell_out, write_csv, write_parquet
 from .features import CATEGORICAL, Encoder
 from .model import Blend, Bundle, count_history, fit_booster, fit_bundle, name_kind
-from .schema import CATEGORIES, CITY, DATE, ID, LABEL
+from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL
 from .score import count_unseen, judge_unseen, rank_leads, score_each, write_scores
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def list_parts(folder: Path) -> list[Path]:
     return parts
 
 
-def load_part(path: Path, labelled: bool, id_column: Optional[str] = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def load_part(path: Path, labelled: bool, id_column: Optional[str] = None) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Read and check the leads of a part.
 
     Parameters
@@ -141,35 +141,21 @@ def load_part(path: Path, labelled: bool, id_column: Optional[str] = None) -> tu
     labelled : whether `app_complete_flag` must be there (else it must not)
     id_column : column that numbers the leads; None: the first, unnamed one
 
-    Returns
-    -------
-    leads, rejected : as from `leadscore.data.validate_leads`, but all leads of a part may have the same label.
+    Yields
+    ------
+    leads, rejected : pieces, as from `leadscore.data.load_pieces`; all leads of a part may have the same label.
 
     Raises
     ------
-    SchemaError : as `read_leads` and `validate_leads`.
+    SchemaError : as `load_pieces`.
     """
     with temporary_folder() as temporary:
         source = path if path.suffix == ".csv" else _write_as_csv(path, temporary / path.name)
         try:
-            return _load_file(source, labelled, id_column)
+            for leads, rejected, _ in load_pieces(source, labelled, id_column, whole=False):
+                yield leads, rejected
         except SchemaError as error:
             raise SchemaError(str(error).replace(f"{source}", f"{path}")) from None
-
-
-def _load_file(path: Path, labelled: bool, id_column: Optional[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    try:
-        return load_leads(path, labelled, id_column)
-    except SchemaError:
-        if not labelled:
-            raise
-        raw = read_leads(path, labelled, id_column)
-        label = raw[LABEL].unique().tolist()
-        if label not in (["0"], ["1"]):  # one label only is refused in a file, but not in a part
-            raise
-    leads, rejected = validate_leads(raw.drop(columns=LABEL), labelled=False, where=path.name)
-    leads.insert(leads.columns.get_loc("fault"), LABEL, int(label[0]))
-    return leads, rejected
 
 
 def _write_as_csv(path: Path, target: Path) -> Path:
@@ -286,20 +272,10 @@ SLICE = 4_000_000  # keys that are compared at once
 _TOP = 10**9  # probabilities are compared with nine digits
 
 
-def hash_rows(leads: pd.DataFrame) -> np.ndarray:
-    """Hash rows, equal ones equally.
-
-    Parameters
-    ----------
-    leads : DataFrame; empty cells are equal
-
-    Returns
-    -------
-    Array (leads, 2) of uint64.
-    """
-    cells = leads.assign(**{name: leads[name] + 0.0 for name in leads if leads[name].dtype == "float64"})  # -0.0 is 0.0
-    orders = (cells, "leads, forwards "), (cells[cells.columns[::-1]], "leads, backwards")
-    return np.column_stack([pd.util.hash_pandas_object(table, index=False, hash_key=key).to_numpy() for table, key in orders])
+def hash_ids(ids: pd.Series) -> np.ndarray:
+    "Hash lead numbers, equal ones equally, be they numbers or text: array (leads, 2) of uint64."
+    text = ids.astype(str).to_numpy(object)
+    return np.column_stack([pd.util.hash_array(text, hash_key=key, categorize=False) for key in ("leads, forwards ", "leads, backwards")])
 
 
 def save_keys(keys: np.ndarray, rows: np.ndarray, path: Path) -> None:
@@ -320,7 +296,7 @@ def read_keys(paths: list[Path], low: int, high: int) -> np.ndarray:
     return keys[np.lexsort(keys.T[::-1])]
 
 
-def find_repeats(paths: list[Path], low: int, high: int) -> np.ndarray:
+def compare_slice(paths: list[Path], low: int, high: int) -> np.ndarray:
     "Leads with the key of an earlier one: array (repeats, 4) of part and row, and part and row of the one before."
     keys = read_keys(paths, low, high)
     again = np.flatnonzero((keys[1:, :-2] == keys[:-1, :-2]).all(axis=1)) + 1
@@ -333,16 +309,16 @@ def compare_parts(client: Optional["Client"], paths: list[Path], leads: int) -> 
     Parameters
     ----------
     client : as from `connect`
-    paths : files of keys, as from `save_keys` of `hash_rows`
+    paths : files of keys, as from `save_keys` of `hash_ids`, or of `leadscore.data.hash_leads`
     leads : in all parts
 
     Returns
     -------
-    Array, as from `find_repeats`.
+    Array, as from `compare_slice`.
     """
     n = 1 + leads // SLICE
     edges = [2**64 * k // n for k in range(n + 1)]
-    return np.vstack(map_parts(client, partial(find_repeats, paths), edges[:-1], [edge - 1 for edge in edges[1:]]))
+    return np.vstack(map_parts(client, partial(compare_slice, paths), edges[:-1], [edge - 1 for edge in edges[1:]]))
 
 
 def rank_slice(paths: list[Path], low: int, high: int, start: int, target: Path) -> None:
@@ -399,37 +375,49 @@ def prepare_part(labelled: bool, id_column: Optional[str], source: Path, target:
     -------
     dict of what is added up: leads, faults, completed, plain (whether numbers are numbers).
     """
-    leads, rejected = load_part(source, labelled, id_column)
-    leads = fill_missing(leads) if labelled else leads
-    save_keys(hash_rows(leads[[ID]].astype(str)), np.arange(len(leads)), target.with_suffix(".ids.npy"))
+    seen, ids, rows, rejected = [], [], [], []
+
+    def read() -> Iterator[pd.DataFrame]:
+        for leads, bad in load_part(source, labelled, id_column):
+            if labelled:
+                leads[COUNTS] = fill_missing(leads[COUNTS])
+            seen.append(leads[[ID, "fault", *[LABEL] * labelled]])
+            ids.append(hash_ids(leads[ID]))
+            rows.append(hash_leads(leads.drop(columns="fault")).T)
+            rejected.append(bad)
+            yield spell_out(leads.astype({ID: str}))
+
+    write_parquet(read(), target)
+    leads = join_pieces(seen)
+    good = np.flatnonzero(leads["fault"].isna())
+    save_keys(np.vstack(ids), np.arange(len(leads)), target.with_suffix(".ids.npy"))
     if labelled:
-        good = leads.index[leads["fault"].isna()]
-        save_keys(hash_rows(leads.loc[good].drop(columns=[ID, "fault"])), good.to_numpy(), target.with_suffix(".rows.npy"))
-    for table, path in ((rejected, target.with_suffix(".rejected.parquet")), (leads, target)):
-        with write_whole(path) as new:
-            table.to_parquet(new, index=False)
-    faults, completed = int(leads["fault"].notna().sum()), int(leads[LABEL].sum()) if labelled else 0
-    return {"leads": len(leads), "faults": faults, "completed": completed, "plain": leads[ID].dtype == "int64"}
+        save_keys(np.vstack(rows)[good], good, target.with_suffix(".rows.npy"))
+    write_parquet([pd.concat(rejected, ignore_index=True)], target.with_suffix(".rejected.parquet"))
+    completed, plain = int(leads[LABEL].sum()) if labelled else 0, all(piece[ID].dtype == "int64" for piece in seen)
+    return {"leads": len(leads), "faults": len(leads) - len(good), "completed": completed, "plain": plain}
 
 
-def _read_typed(path: Path, labelled: bool, repeats: np.ndarray, columns: Optional[list[str]] = None) -> pd.DataFrame:
-    leads = pd.read_parquet(path, columns=[*columns, "fault"] if columns else None)
-    return drop_rejected(leads.drop(index=repeats), max_rejected=1.0) if labelled else leads
+def _read_typed(path: Path, labelled: bool, repeats: np.ndarray, columns: Optional[list[str]] = None) -> Iterator[pd.DataFrame]:
+    "Pieces of a part, labelled leads without bad and repeated ones."
+    start = 0
+    for leads in read_parquet(path, [*columns, "fault"] if columns else None):
+        if labelled:
+            is_good = leads["fault"].isna().to_numpy()
+            is_good[repeats[(repeats >= start) & (repeats < start + len(leads))] - start] = False
+        start += len(leads)
+        yield leads[is_good].drop(columns="fault").reset_index(drop=True) if labelled else leads
 
 
-def count_part(path: Path, repeats: np.ndarray) -> tuple[int, dict[str, pd.Series]]:
-    "Leads that are kept, and how many of each level, by column."
-    leads = _read_typed(path, True, repeats, CATEGORIES)
-    return len(leads), {column: leads[column].value_counts() for column in CATEGORIES}
+def count_part(path: Path, repeats: np.ndarray) -> tuple[dict[str, pd.Series], int]:
+    "What `leadscore.clean.count_leads` counts, in the leads of a part that are kept."
+    return count_leads(_read_typed(path, True, repeats, CATEGORIES))
 
 
 def map_part(labelled: bool, cleaner: Cleaner, plain: bool, typed: Path, repeats: np.ndarray, target: Path) -> int:
     "Map the typed leads of a part to features and write them; the number of leads."
-    leads = _read_typed(typed, labelled, repeats)
-    cleaned = cleaner.transform(leads if plain else leads.astype({ID: str}))
-    with write_whole(target) as new:
-        cleaned.to_parquet(new, index=False)
-    return len(cleaned)
+    write_parquet((cleaner.transform(leads.astype({ID: "int64"}) if plain else leads) for leads in _read_typed(typed, labelled, repeats)), target)
+    return parquet.read_metadata(target).num_rows
 
 
 def add_counts(counts: list[pd.Series]) -> pd.Series:
@@ -497,10 +485,10 @@ def clean_parts(
         return _finish(work / "out", run, [path.name for path in out], counts)
 
 
-def fit_cleaner(cleaner: Cleaner, counts: list[tuple[int, dict[str, pd.Series]]]) -> Cleaner:
+def fit_cleaner(cleaner: Cleaner, counts: list[tuple[dict[str, pd.Series], int]]) -> Cleaner:
     "Fit a cleaner on the levels that `count_part` counted in each part; the same as `Cleaner.fit` on all leads."
-    levels = {column: add_counts([part[column] for _, part in counts]) for column in CATEGORIES}
-    return Cleaner(cleaner.tiers, cleaner.mapping, cleaner.coverage).fit_counts(levels, sum(leads for leads, _ in counts))
+    levels = {column: add_counts([part[column] for part, _ in counts]) for column in CATEGORIES}
+    return Cleaner(cleaner.tiers, cleaner.mapping, cleaner.coverage).fit_counts(levels, sum(leads for _, leads in counts))
 
 
 def _check_labels(found: pd.DataFrame, max_rejected: float, source: Path) -> None:
@@ -693,7 +681,7 @@ def train_parts(
     if not leads:
         raise SchemaError(f"{source}: no leads before {before}; lower base.holdout_days, or add leads")
     levels = {column: add_counts([part["levels"][column] for part in found]) for column in CATEGORIES}
-    cleaner = fit_cleaner(cleaner, [(part["leads"], part["levels"]) for part in found])
+    cleaner = fit_cleaner(cleaner, [(part["levels"], part["leads"]) for part in found])
     encoder, rates = _fit_encoder(spec.features, found, cleaner, levels, leads)
     encode = partial(encode_part, before=before, cleaner=cleaner, encoder=encoder, rates=rates if "city_rate" in spec.features else None, seed=seed)
     filled = [number for number in numbers if found[number]["leads"]]
@@ -817,19 +805,19 @@ def score_part(model: Path, id_column: Optional[str], rules: Infer, reasons: boo
     dict of what is added up over the parts.
     """
     bundle = Bundle.load(model)
-    leads, rejected = load_part(source, False, id_column)
-    leads = bundle.cleaner.transform(leads)
+    pieces, rejected = zip(*((bundle.cleaner.transform(leads), bad) for leads, bad in load_part(source, False, id_column)))
+    leads, plain = join_pieces(pieces), all(piece[ID].dtype == "int64" for piece in pieces)
+    leads[ID] = leads[ID].astype("int64" if plain else str)
     scores = score_each(leads, bundle, rules, reasons)
     good = np.flatnonzero(leads["fault"].isna())
     exact = scores["probability"].to_numpy()[good]
     keys = _TOP - np.rint(exact * _TOP).astype(np.int64)
-    save_keys(hash_rows(leads[[ID]].astype(str)), np.arange(len(leads)), target.with_suffix(".ids.npy"))
+    save_keys(hash_ids(leads[ID]), np.arange(len(leads)), target.with_suffix(".ids.npy"))
     save_keys(keys[:, None], good, target.with_suffix(".order.npy"))
-    for table, path in ((rejected, target.with_suffix(".rejected.parquet")), (scores, target)):
-        with write_whole(path) as new:
-            table.to_parquet(new, index=False)
+    write_parquet([pd.concat(rejected, ignore_index=True)], target.with_suffix(".rejected.parquet"))
+    write_parquet([scores], target)
     return {
-        "leads": len(leads), "scored": len(good), "plain": leads[ID].dtype == "int64", "worth": int((exact * rules.value_per_application > rules.cost_per_call).sum()),
+        "leads": len(leads), "scored": len(good), "plain": plain, "worth": int((exact * rules.value_per_application > rules.cost_per_call).sum()),
         "predicted_1": int((exact.round(6) >= bundle.meta["threshold"]).sum()), "days": sorted(leads[DATE].dropna().dt.strftime("%Y-%m-%d").unique()),
         "bins": np.histogram(keys, _RANK_BINS, (0, _TOP))[0].tolist(),
         "levels": count_unseen(leads, bundle).astype(int).to_dict(),
