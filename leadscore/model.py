@@ -322,8 +322,10 @@ def name_kind(leads: pd.DataFrame) -> pd.Series:
 def name_levels(leads: pd.DataFrame) -> pd.DataFrame:
     "What a reason calls each column's cell: the level, a whole number, the month; missing is `none`."
     raw = {column: leads[RAW[column]].fillna("none").astype(str) for column in [CITY, *CATEGORIES]}
-    numbers = {name: leads[name].map("{:.0f}".format, na_action="ignore") for name in leads if name in COUNTS or name.endswith("_interaction")}
-    return pd.DataFrame({**raw, **numbers, DATE: leads[DATE].dt.strftime("%Y-%m")})
+    write = lambda cells, text: cells.map({cell: text(cell) for cell in cells.dropna().unique()})  # noqa: E731
+    numbers = {name: write(leads[name], "{:.0f}".format) for name in leads if name in COUNTS or name.endswith("_interaction")}
+    months = leads[DATE].dt.year * 100 + leads[DATE].dt.month
+    return pd.DataFrame({**raw, **numbers, DATE: write(months, lambda month: f"{month // 100:.0f}-{month % 100:02.0f}")})
 
 
 def count_history(leads: pd.DataFrame) -> dict:

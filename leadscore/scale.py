@@ -818,7 +818,7 @@ def score_part(model: Path, id_column: Optional[str], rules: Infer, reasons: boo
     write_parquet([scores], target)
     return {
         "leads": len(leads), "scored": len(good), "plain": plain, "worth": int((exact * rules.value_per_application > rules.cost_per_call).sum()),
-        "predicted_1": int((exact.round(6) >= bundle.meta["threshold"]).sum()), "days": sorted(leads[DATE].dropna().dt.strftime("%Y-%m-%d").unique()),
+        "predicted_1": int((exact.round(6) >= bundle.meta["threshold"]).sum()), "days": leads[DATE].dropna().dt.normalize().drop_duplicates().dt.strftime("%Y-%m-%d").tolist(),
         "bins": np.histogram(keys, _RANK_BINS, (0, _TOP))[0].tolist(),
         "levels": count_unseen(leads, bundle).astype(int).to_dict(),
     }  # fmt: skip

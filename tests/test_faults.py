@@ -47,19 +47,17 @@ def test_a_bad_cell_costs_one_score_and_no_lead(work):
 
 
 def test_levels_named_anew_stop_infer(work):
-    path = work / "data/leadscoring_inference.csv"
-    path.write_text(path.read_text().replace("Level", "Stufe"))
-    run("python", "-m", "leadscore.stage", "clean", cwd=work)
+    path = work / "outputs/clean/inference.parquet"
+    leads = pd.read_parquet(path)
+    leads.assign(first_platform_c_raw=leads["first_platform_c_raw"].str.replace("Level", "Stufe")).to_parquet(path, index=False)
     message = fails("python", "-m", "leadscore.stage", "infer", cwd=work)
     assert "first_platform_c has 100.0% unseen levels" in message and "infer.max_unseen" in message
 
 
 def test_leads_sorted_by_label_stop_training(work):
-    path = work / "data/leadscoring.csv"
-    leads = pd.read_csv(path, dtype=str).rename(columns={"Unnamed: 0": ""})
-    leads.sort_values("app_complete_flag", kind="stable").to_csv(path, index=False)
+    path = work / "outputs/clean/leads.parquet"
+    pd.read_parquet(path).sort_values("app_complete_flag", kind="stable").to_parquet(path, index=False)
     before = (work / "outputs/train/model/meta.json").read_bytes()
-    run("python", "-m", "leadscore.stage", "clean", cwd=work)
     message = fails("python", "-m", "leadscore.stage", "train", cwd=work)
     assert "leak: order in the file alone tells the label" in message and "train.max_auc" in message
     assert (work / "outputs/train/model/meta.json").read_bytes() == before
