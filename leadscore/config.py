@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'Share', 'Count', 'Url', 'STAGES', 'Stage', 'LeadscoreError', 'SchemaError', 'hide_passwords', 'one_line',
-           'find_root', 'is_alive', 'write_whole', 'temporary_folder', 'hold', 'write_json', 'hash_file', 'State',
-           'Base', 'Profile', 'Clean', 'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria', 'Mlflow', 'Params',
-           'notebook_name', 'load_params', 'stage_params']
+           'find_root', 'is_alive', 'name_temporary', 'write_whole', 'temporary_folder', 'hold', 'write_json',
+           'hash_file', 'State', 'Base', 'Profile', 'Clean', 'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria',
+           'Mlflow', 'Params', 'notebook_name', 'load_params', 'stage_params']
 
 # %% ../nbs/00_config.ipynb #439bbd79
 import fcntl
@@ -84,11 +84,11 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _name_temporary(path: Path) -> Path:
+def name_temporary(path: Path) -> Path:
     "A neighbour of `path` that names this machine and process; removes what this user's processes left that are gone."
     head = f".{path.name}.{os.uname().nodename}-"
     for left in path.parent.iterdir():
-        if left.name.startswith(head) and left.suffix in (".new", ".old"):
+        if left.name.startswith(head) and left.suffix in (".new", ".old", ".new-journal"):
             pid = left.name.removeprefix(head).split(".")[0]
             with suppress(FileNotFoundError):  # another process removes it, too
                 if pid.isdigit() and not is_alive(int(pid)) and left.lstat().st_uid == os.getuid():
@@ -110,7 +110,7 @@ def write_whole(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = _name_temporary(path)
+    new = name_temporary(path)
     try:
         yield new
         if new.is_dir() and path.is_dir():  # a folder can't be replaced in one step
@@ -132,7 +132,7 @@ def write_whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     "A folder for this process alone, removed at the end; those of killed processes are removed, too."
-    new = _name_temporary(Path(tempfile.gettempdir()) / "leadscore")
+    new = name_temporary(Path(tempfile.gettempdir()) / "leadscore")
     folder = Path(tempfile.mkdtemp(prefix=f"{new.stem}.", suffix=".new", dir=new.parent))
     try:
         yield folder

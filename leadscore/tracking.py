@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 
 from leadscore.config import (
-    STAGES, SUMS, Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, is_alive, load_params, notebook_name, one_line, stage_params,
+    STAGES, SUMS, Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, is_alive, load_params, name_temporary, notebook_name, one_line, stage_params,
     temporary_folder,
 )  # fmt: skip
 
@@ -73,8 +73,25 @@ def _open_store(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     import mlflow
 
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and path.parent.is_dir() and not path.exists():
+        _make_database(path)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient()
+
+
+def _make_database(path: Path) -> None:
+    "MLflow's tables, all or none: killed while it makes them itself, it leaves a database that nobody can use."
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    new = name_temporary(path)
+    try:
+        SqlAlchemyStore(f"sqlite:///{new}", "./mlruns").engine.dispose()
+        os.link(new, path)
+    except FileExistsError:  # another process was faster
+        pass
+    finally:
+        new.unlink(missing_ok=True)
 
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}  # so that the page opens on runs, not on chats
@@ -287,8 +304,6 @@ def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame", ex
     example : DataFrame, a few rows of its input
     experiment : whose best row the pipeline is logged to
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         client, experiment_id = connect()
         runner = f"tags.`{_PROCESS}` = '{socket.gethostname()}:{os.getppid()}'"  # a stage's kernel is a child of its runner
@@ -297,7 +312,7 @@ def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame", ex
             best_row = board.index[board["experiment"] == experiment][0]
             runs = _log_rows(client, experiment_id, parent[0].info.run_id, board)
             _log_pipeline(runs[best_row], best, example)
-    except MlflowException as error:  # DVC is the record
+    except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
         print(f"leadscore: candidates are not in MLflow: {one_line(error, 200)}", file=sys.stderr)
 
 

@@ -157,6 +157,7 @@ def test_bytes(request, scoring):
         (write([HEADER]), "a header but no leads"),
         (b"", "an empty file"),
     ],
+    ids=lambda part: part if isinstance(part, str) else "",
 )
 def test_other_files(scoring, content, fault):
     assert fault in scoring(content)

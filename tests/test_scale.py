@@ -184,9 +184,9 @@ def test_evaluation_on_workers(folder, scale, cleaned):
     assert done.returncode == 0 and found["leadscore"]["auc"] > found["rates"]["auc"] - 0.01 > 0.7
 
 
-def test_a_lead_number_in_two_parts_is_refused(folder, scale):
+def test_a_lead_number_in_two_parts_is_refused(folder, scale, model):
     write_parts(make_leads(80).assign(**{"": [*range(79), 5]}).drop(columns=LABEL), folder / "twice")
-    done = scale("infer", folder / "twice", "-o", folder / "none", "--model", folder / "model")
+    done = scale("infer", folder / "twice", "-o", folder / "none", "--model", model)
     assert (done.returncode, (folder / "none").exists()) == (1, False)
     assert done.stderr.splitlines()[-1] == "leadscore: lead number '5' twice, in part-0.csv row 7 and part-7.csv row 11 (1 repeated in all); give each lead its own"
 

@@ -149,7 +149,8 @@ def test_api_entry_leads_to_its_notebook(page, site):
     assert "probabilities: dict[str, ndarray]" in text and "DataFrame: threshold, one column a model" in text
     assert re.search(r"Parameters:\s.*label – array.*Returns:\s.*Source:\s+Vickers and Elkin", text, re.S) and "----" not in text
     entry.get_by_text("[source]").click()
-    assert page.url.endswith("/nbs/08_evaluate.html#curves") and page.locator("#curves h2").is_visible()
+    page.locator("#curves h2").wait_for()
+    assert page.url.endswith("/nbs/08_evaluate.html#curves")
 
 
 def test_search_finds_a_function(page, site):
