@@ -160,11 +160,11 @@ def startup(bench: Bench) -> None:
     lines = (bench.repo / "data/leadscoring_inference.csv").read_text().splitlines(keepends=True)
     one.write_text("".join(lines[:2]))
     (bench.folder / "hundred.csv").write_text("".join(lines[:101]))
-    bench.add("import leadscore.score, scoring-only install", "s", median("python -c 'import leadscore.score'", bench.folder, scoring), 1.5)
-    found = measure("python -c \"import sys, leadscore.score; print(len({'dask', 'mlflow', 'pycaret'} & set(sys.modules)))\"", bench.folder, bench.repo / ".venv")
+    bench.add("import leadscore.score, scoring-only install", "s", median("python -c 'import leadscore.score'", scoring, scoring), 1.5)
+    found = measure("python -c \"import sys, leadscore.score; print(len({'dask', 'mlflow', 'pycaret'} & set(sys.modules)))\"", scoring, bench.repo / ".venv")
     bench.add("import leadscore.score, of Dask, MLflow, PyCaret", "", int(found[2]), 0)
     command = f"leadscore score '{{}}' -o '{bench.folder}/one_scored.csv' --model '{bench.model()}' --max-unseen 1"
-    bench.add("leadscore score, one lead, scoring-only install", "s", median(command.format(one), bench.folder, scoring), 2.5)
+    bench.add("leadscore score, one lead, scoring-only install", "s", median(command.format(one), scoring, scoring), 2.5)
     bench.add("leadscore score, one lead", "s", median(command.format(one), bench.repo), 4)
     bench.add("leadscore score, 100 leads", "s", median(command.format(bench.folder / "hundred.csv"), bench.repo), 4)
 
@@ -202,12 +202,14 @@ def main(names: list[str]) -> None:
                 (Path(folder) / "shared").symlink_to(REAL.parent)
             chosen = [setup, *(each for each in chosen if each is not setup)]
         bench = Bench(repo, Path(folder))
-        before = json.loads(RESULTS.read_text()) if names and RESULTS.exists() else []  # the whole starts anew
+        last = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+        before = last if names else []  # the whole starts anew
         for each in chosen:
             each(bench)
             rows = {row["name"]: row for row in [*before, *bench.rows]}
             RESULTS.write_text(json.dumps([*rows.values()], indent=1) + "\n")
-    print(pd.DataFrame(bench.rows).drop(columns="machine").to_string(index=False))
+    table = pd.DataFrame(bench.rows).drop(columns="machine")
+    print(table.assign(last=table["name"].map({row["name"]: row["value"] for row in last})).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -265,7 +265,8 @@ def scale(arguments: argparse.Namespace) -> None:
     root = find_root()
     params, source, target = load_params(root / "params.yaml"), Path(arguments.source).absolute(), Path(arguments.output).absolute()
     train = (params.train.folds, params.train.threshold, params.base.seed, params.base.threads)
-    with connect(arguments.workers, arguments.scheduler) as client:
+    workers = arguments.workers if arguments.workers is not None else os.cpu_count() if params.scale.engine == "dask" else 0
+    with connect(workers, arguments.scheduler) as client:
         if arguments.step == "clean":
             cleaner = Cleaner.load(arguments.cleaner) if arguments.cleaner else Cleaner(*read_mappings(root / "mappings"), params.clean.coverage)
             found = clean_parts(source, target, client, cleaner, bool(arguments.cleaner), params.clean.max_rejected, params.base.id_column)
@@ -293,7 +294,7 @@ def _add_scale(commands: "argparse._SubParsersAction") -> None:
     command.add_argument("step", choices=["clean", "train", "evaluate", "infer"])
     command.add_argument("source", help="folder of parts: raw leads, .csv or .parquet, for clean and infer; what clean wrote for train and evaluate")
     command.add_argument("-o", "--output", required=True, help="folder to write; evaluate: a JSON file")
-    command.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes of this machine; 0: without Dask (default: %(default)s)")
+    command.add_argument("--workers", type=int, metavar="N", help="processes of this machine; 0: without Dask (default: scale.engine of params.yaml, dask: one a core, pandas: 0)")
     command.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers see the same folders, instead")
     command.add_argument("--cleaner", help="clean: the leads are to be scored, and mapped by this cleaner.json")
     command.add_argument("--spec", default="outputs/experiment/model_spec.yaml", help="train, evaluate: model specification (default: %(default)s)")

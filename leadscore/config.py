@@ -6,7 +6,7 @@
 __all__ = ['SUMS', 'Share', 'Count', 'Url', 'STAGES', 'Stage', 'LeadscoreError', 'SchemaError', 'hide_passwords', 'one_line',
            'find_root', 'is_alive', 'name_temporary', 'write_whole', 'temporary_folder', 'hold', 'write_json',
            'hash_file', 'State', 'Base', 'Profile', 'Clean', 'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria',
-           'Mlflow', 'Params', 'notebook_name', 'load_params', 'stage_params']
+           'Scale', 'Mlflow', 'Params', 'notebook_name', 'load_params', 'stage_params']
 
 # %% ../nbs/00_config.ipynb #439bbd79
 import fcntl
@@ -280,6 +280,11 @@ class Criteria(_Section):
     margin: Share
 
 
+class Scale(_Section):
+    "What `leadscore scale` runs on: Dask's workers, or pandas, a part at a time in one process."
+    engine: Literal["dask", "pandas"]
+
+
 class Mlflow(_Section):
     "Tracking store (the variable MLFLOW_TRACKING_URI goes before it) and experiment name."
     tracking_uri: Url
@@ -296,6 +301,7 @@ class Params(_Section):
     evaluate: Evaluate
     infer: Infer
     criteria: Criteria
+    scale: Scale
     mlflow: Mlflow
 
 

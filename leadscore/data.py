@@ -11,6 +11,7 @@ __all__ = ['Text', 'Cells', 'check_file', 'read_leads', 'read_pieces', 'check_id
 # %% ../nbs/03_data.ipynb #57285938
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from csv import writer as csv_writer
 from pathlib import Path
@@ -119,7 +120,7 @@ def read_pieces(path: Path, labelled: Optional[bool] = True, id_column: Optional
     columns = [id_column or "", *lead_schema(labelled).columns, *carry]
     check_columns(found, columns, f"{path}", "remove it" if labelled else "remove it, or take it along by --carry")
     ids, quotes, end = [], _Quotes(len(columns)), 0
-    for batch in batches:
+    for batch in _read_ahead(batches):
         piece = batch.select(columns).rename_columns([ID, *columns[1:]])
         filled = _count_filled(piece)
         end = sum(map(len, ids)) + filled if filled else end
@@ -134,7 +135,17 @@ def read_pieces(path: Path, labelled: Optional[bool] = True, id_column: Optional
 
 
 _LEVELS = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-_BLOCK = 2**24  # bytes that are parsed at once
+_BLOCK = 2**23  # bytes that are parsed at once
+
+
+def _read_ahead(pieces: Iterable) -> Iterator:
+    "Make the next piece while this one is worked on."
+    with ThreadPoolExecutor(1) as pool:
+        pieces = iter(pieces)
+        coming = pool.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = pool.submit(next, pieces, None)
+            yield piece
 
 
 def _check_names(path: Path, id_column: Optional[str], carry: Sequence[str]) -> None:
@@ -629,7 +640,7 @@ def write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> None:
     "Write frames of the same columns, the first of them shows their types, as one Parquet file, whole or not at all."
     with write_whole(path) as new, ExitStack() as stack:
         schema = writer = None
-        for piece in pieces:
+        for piece in _read_ahead(pieces):
             if schema is None:
                 schema = pyarrow.Schema.from_pandas(piece.head(1000), preserve_index=False)
                 for position, field in enumerate(schema):

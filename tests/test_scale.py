@@ -94,7 +94,7 @@ def kill_worker(cluster, during: subprocess.Popen) -> None:
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scale")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["train"]["folds"] = FOLDS
+    params["train"]["folds"], params["scale"]["engine"] = FOLDS, "pandas"
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "mappings").symlink_to(ROOT / "mappings")
     leads = make_leads(PARTS * SIZE).astype({"careers": object})
@@ -191,11 +191,13 @@ def test_a_lead_number_in_two_parts_is_refused(folder, scale, model):
     assert done.stderr.splitlines()[-1] == "leadscore: lead number '5' twice, in part-0.csv row 7 and part-7.csv row 11 (1 repeated in all); give each lead its own"
 
 
-def test_without_dask_one_line_says_how_to_install_it(folder):
-    if importlib.util.find_spec("distributed"):
-        pytest.skip("Dask is installed here")
-    done = run(sys.executable, "-c", MAIN, "scale", "clean", str(folder / "leads"), "-o", str(folder / "none"), cwd=ROOT, ok=False)
-    assert done.stderr == "leadscore: Dask is not installed here; pip install 'leadscore[scale]'\n"
+def test_without_dask_pandas_does_it_or_one_line_says_how_to_install_it(folder, alone):
+    command = [sys.executable, "-c", MAIN, "scale", "clean", str(folder / "leads"), "-o", str(folder / "by_pandas")]
+    run(*command, cwd=folder)
+    pd.testing.assert_frame_equal(join(folder / "by_pandas"), alone[0], check_exact=True)
+    if not importlib.util.find_spec("distributed"):
+        done = run(*command, cwd=ROOT, ok=False)
+        assert done.stderr == "leadscore: Dask is not installed here; pip install 'leadscore[scale]'\n"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real leads are not at hand")
