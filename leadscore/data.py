@@ -159,13 +159,13 @@ def _check_names(path: Path, id_column: Optional[str], carry: Sequence[str]) -> 
 
 
 def _read_batches(path: Path, types: dict[str, pyarrow.DataType]) -> Iterator:
-    "The column names, then the rows. What Arrow stumbles over is read again: by one thread, which names the row, and as one block, which holds a long cell."
+    "The column names, then the rows. What Arrow stumbles over is read again as one block, which holds a long cell."
     rows = None
-    for threads, size in ((True, _BLOCK), (False, min(max(path.stat().st_size, 2**20), 2**30))):
+    for size in (_BLOCK, min(max(path.stat().st_size, 2**20), 2**30)):
         try:
             batches = csv.open_csv(
                 pyarrow.OSFile(str(path)),
-                read_options=csv.ReadOptions(use_threads=threads, block_size=size),
+                read_options=csv.ReadOptions(use_threads=False, block_size=size),  # threads are slower here, and an error would not name its row
                 parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),  # they count as rows
                 convert_options=csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
             )
@@ -455,7 +455,8 @@ def _check_levels(levels: Text | pd.Series, column: "pandera.Column") -> tuple[n
     values = _to_type(levels, column.dtype.type)
     rules = np.full(len(levels) + 1, None, object)
     if len(levels):
-        rules[:-1][np.asarray(pd.notna(levels)) & pd.isna(values)] = "is not a date YYYY-MM-DD HH:MM:SS" if column.name == DATE else "is not a number"
+        is_filled = np.full(len(levels), True) if isinstance(levels, Text) else levels.notna().to_numpy()
+        rules[:-1][is_filled & pd.isna(values)] = "is not a date YYYY-MM-DD HH:MM:SS" if column.name == DATE else "is not a number"
     for check in column.checks if len(levels) else []:
         held = check(pd.Series(values)).check_output
         broken = held.index[~held.astype(bool)]
@@ -581,11 +582,11 @@ def hash_leads(leads: pd.DataFrame) -> np.ndarray:
     factors = np.random.default_rng(0).integers(1, 2**63, (len(names), 2, 1), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     sums = np.zeros((2, len(leads)), np.uint64)
     for name, factor in zip(names, factors):
-        filled = leads[name].notna().to_numpy()
-        if filled.all():
+        filled = np.flatnonzero(leads[name].notna())
+        if len(filled) == len(leads):
             sums += factor * _hash_cells(leads[name])
-        elif filled.any():  # almost all clicks are empty
-            sums[:, filled] += factor * _hash_cells(leads[name][filled])
+        elif len(filled):  # almost all clicks are empty
+            sums[:, filled] += factor * _hash_cells(leads[name].iloc[filled])
     return sums
 
 
@@ -664,7 +665,7 @@ class Spill:
     def add(self, leads: pd.DataFrame) -> None:
         "Set aside the next piece; all have the same columns."
         filled = [name for name in leads if leads[name].dtype != float or leads[name].notna().any()]  # almost all clicks are empty
-        table = pyarrow.Table.from_pandas(leads, columns=filled, preserve_index=False)
+        table = pyarrow.Table.from_pandas(leads, columns=filled, preserve_index=False, nthreads=1)
         feather.write_feather(table, f"{self.folder}/{len(self.pieces)}", compression="lz4")
         self.pieces.append((len(leads), filled))
         self.types = self.types or leads.dtypes.to_dict()
