@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from csv import writer as csv_writer
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -120,7 +122,7 @@ def read_pieces(path: Path, labelled: Optional[bool] = True, id_column: Optional
     columns = [id_column or "", *lead_schema(labelled).columns, *carry]
     check_columns(found, columns, f"{path}", "remove it" if labelled else "remove it, or take it along by --carry")
     ids, quotes, end = [], _Quotes(len(columns)), 0
-    for batch in _read_ahead(batches):
+    for batch in batches:
         piece = batch.select(columns).rename_columns([ID, *columns[1:]])
         filled = _count_filled(piece)
         end = sum(map(len, ids)) + filled if filled else end
@@ -366,9 +368,10 @@ def load_pieces(
     """
     paths = [Path(part) for part in ([path] if isinstance(path, str | Path) else path)]
     labels, ids = pd.Series(dtype=int), {part.name: [] for part in paths}
-    for part in paths:
+    pieces = _read_ahead((part, piece) for part in paths for piece in read_pieces(part, labelled, id_column, carry))
+    for part, found in groupby(pieces, itemgetter(0)):
         start, bad = 0, []
-        for piece in read_pieces(part, labelled, id_column, carry):
+        for _, piece in found:
             cells = dict(zip(piece.schema.names, piece.columns))
             leads, rejected = _validate(cells[ID], {name: _split(cells[name]) for name in cells if name not in (ID, *carry)}, part.name)
             rejected["row"] += start
@@ -648,7 +651,7 @@ def write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> None:
                     if field.type == pyarrow.null():  # a piece without a cell
                         schema = schema.set(position, field.with_type(pyarrow.string()))
                 writer = stack.enter_context(parquet.ParquetWriter(new, schema))
-            writer.write_table(pyarrow.Table.from_pandas(piece, schema, preserve_index=False))
+            writer.write_table(pyarrow.Table.from_pandas(piece, schema, preserve_index=False, nthreads=1))
 
 
 class Spill:
