@@ -104,7 +104,7 @@ class LinearPart:
         self.origin = str(leads[DATE].min())
         last = float(count_days(leads[DATE], self.origin).max())
         self.knots = np.linspace(0, max(last, 1e-3), max(2, int(last / self.STRETCH) + 1)).round(6).tolist()
-        ramps, own = self._ramps(leads), self._encode(leads)
+        (stretch, share), own = self._locate(leads), self._encode(leads)
         blocks, terms = [], []
         for drift, effects in ((False, EFFECTS), (True, DRIFTS)):
             for columns, scale in effects.items():
@@ -115,8 +115,8 @@ class LinearPart:
                 code = np.array([position.get(name, -1) for name in names])[codes]
                 row = np.flatnonzero(code >= 0)
                 hot = sparse.csr_matrix((np.full(len(row), scale), (row, code[row])), shape=(len(leads), len(levels)))
-                width = ramps.shape[1] if drift else 1
-                blocks += [hot.multiply(ramps[:, [k]]).tocsr() for k in range(width)] if drift else [hot]
+                width = len(self.knots) - 1 if drift else 1
+                blocks += [hot.multiply(np.where(stretch > k, 1.0, (stretch == k) * share)[:, None]).tocsr() for k in range(width)] if drift else [hot]
                 terms.append((columns, drift, levels, scale, width))
         fit = LogisticRegression(C=1.0, max_iter=100, tol=1e-3).fit(sparse.hstack(blocks, format="csr"), leads[LABEL])
         self.intercept, weights, self.effects = round(float(fit.intercept_[0]), 6), fit.coef_[0], []
@@ -131,12 +131,16 @@ class LinearPart:
     def contributions(self, leads: pd.DataFrame, centred: bool = True) -> np.ndarray:
         "Array (leads, effects) of log-odds; centred: less the mean over the training leads."
         check_present(leads, [DATE, *(columns[0] for columns in EFFECTS if len(columns) == 1)])
-        ramps, own, values = self._ramps(leads), self._encode(leads), []
+        (stretch, share), own, values = self._locate(leads), self._encode(leads), []
         for effect in self.effects:
             codes, names = join_levels([own[column] for column in effect["columns"] or [""]])
-            unseen = [0.0] * ramps.shape[1] if effect["drift"] else 0.0
-            weights = np.array([effect["weights"].get(name, unseen) for name in names])[codes]
-            values.append(((weights * ramps).sum(axis=1) if effect["drift"] else weights) - effect["mean"] * centred)
+            unseen = [0.0] * (len(self.knots) - 1) if effect["drift"] else 0.0
+            weights = np.array([effect["weights"].get(name, unseen) for name in names])
+            if effect["drift"]:  # those of the stretches that are over, and part of the one at hand
+                over = np.cumsum(weights, axis=1) - weights
+                values.append(over[codes, stretch] + weights[codes, stretch] * share - effect["mean"] * centred)
+            else:
+                values.append(weights[codes] - effect["mean"] * centred)
         return np.column_stack(values)
 
     def predict(self, leads: pd.DataFrame) -> np.ndarray:
@@ -152,9 +156,11 @@ class LinearPart:
                 shares[owner] = shares.get(owner, 0.0) + value / len(owners)
         return pd.DataFrame(shares, leads.index), self.intercept + sum(effect["mean"] for effect in self.effects)
 
-    def _ramps(self, leads: pd.DataFrame) -> np.ndarray:
-        knots = np.array(self.knots)
-        return np.clip((count_days(leads[DATE], self.origin)[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
+    def _locate(self, leads: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        "The stretch each lead lies in, and how much of it is over."
+        days, knots = count_days(leads[DATE], self.origin), np.array(self.knots)
+        stretch = np.searchsorted(knots[1:-1], days, "right")
+        return stretch, np.clip((days - knots[stretch]) / np.diff(knots)[stretch], 0, 1)
 
     def _encode(self, leads: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
         "Codes and levels of each column; under no name those of the drift that all leads share."
