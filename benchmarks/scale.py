@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -67,9 +68,11 @@ def main(folder: Path) -> list[dict]:
             for path in [cleaned / "cleaner.json", *parts[: len(parts) * FEW // LEADS]]:
                 (few / path.name).symlink_to(path)
             measure("train", n, FEW, lambda: train_parts(few, client, SPEC, 3, 0.5, 42, 1).save(folder / "model"))  # noqa: B023
+            infer = partial(infer_parts, folder / "unlabelled_24m", client=client, rules=Infer(), reasons=False)
+            measure("infer without reasons", n, LEADS, lambda: infer(folder / f"scored-{n}", model=folder / "model"))  # noqa: B023
             if n == 2:
-                measure("train", n, LEADS, lambda: train_parts(cleaned, client, SPEC, 3, 0.5, 42, 1).save(folder / "model"))  # noqa: B023
-            measure("infer without reasons", n, LEADS, lambda: infer_parts(folder / "unlabelled_24m", folder / f"scored-{n}", client, folder / "model", Infer(), reasons=False))  # noqa: B023
+                measure("train", n, LEADS, lambda: train_parts(cleaned, client, SPEC, 3, 0.5, 42, 1).save(folder / "large"))  # noqa: B023
+                measure("infer without reasons by the model of all leads", n, LEADS, lambda: infer(folder / "scored-large", model=folder / "large"))  # noqa: B023
     return rows
 
 
