@@ -60,6 +60,8 @@ def main(folder: Path) -> list[dict]:
 
     for n in (1, 2, 4):
         with connect(n) as client:
+            train = partial(train_parts, client=client, spec=SPEC, folds=3, threshold=0.5, seed=42, threads=1)
+            infer = partial(infer_parts, folder / "unlabelled_24m", client=client, rules=Infer(), reasons=False)
             cleaned = folder / f"cleaned-{n}"
             measure("clean", n, LEADS, lambda: clean_parts(folder / "labelled_24m", cleaned, client, Cleaner(*read_mappings(Path("mappings")), 0.9)))  # noqa: B023
             few = folder / f"few-{n}"
@@ -67,11 +69,10 @@ def main(folder: Path) -> list[dict]:
             parts = list_parts(cleaned)
             for path in [cleaned / "cleaner.json", *parts[: len(parts) * FEW // LEADS]]:
                 (few / path.name).symlink_to(path)
-            measure("train", n, FEW, lambda: train_parts(few, client, SPEC, 3, 0.5, 42, 1).save(folder / "model"))  # noqa: B023
-            infer = partial(infer_parts, folder / "unlabelled_24m", client=client, rules=Infer(), reasons=False)
+            measure("train", n, FEW, lambda: train(few).save(folder / "model"))  # noqa: B023
             measure("infer without reasons", n, LEADS, lambda: infer(folder / f"scored-{n}", model=folder / "model"))  # noqa: B023
             if n == 2:
-                measure("train", n, LEADS, lambda: train_parts(cleaned, client, SPEC, 3, 0.5, 42, 1).save(folder / "large"))  # noqa: B023
+                measure("train", n, LEADS, lambda: train(cleaned).save(folder / "large"))  # noqa: B023
                 measure("infer without reasons by the model of all leads", n, LEADS, lambda: infer(folder / "scored-large", model=folder / "large"))  # noqa: B023
     return rows
 

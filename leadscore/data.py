@@ -651,7 +651,7 @@ def write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> None:
                     if field.type == pyarrow.null():  # a piece without a cell
                         schema = schema.set(position, field.with_type(pyarrow.string()))
                 writer = stack.enter_context(parquet.ParquetWriter(new, schema))
-            writer.write_table(pyarrow.Table.from_pandas(piece, schema, preserve_index=False, nthreads=1))
+            writer.write_table(pyarrow.Table.from_pandas(piece, schema, preserve_index=False))
 
 
 class Spill:
@@ -668,7 +668,7 @@ class Spill:
     def add(self, leads: pd.DataFrame) -> None:
         "Set aside the next piece; all have the same columns."
         filled = [name for name in leads if leads[name].dtype != float or leads[name].notna().any()]  # almost all clicks are empty
-        table = pyarrow.Table.from_pandas(leads, columns=filled, preserve_index=False, nthreads=1)
+        table = pyarrow.Table.from_pandas(leads, columns=filled, preserve_index=False)
         feather.write_feather(table, f"{self.folder}/{len(self.pieces)}", compression="lz4")
         self.pieces.append((len(leads), filled))
         self.types = self.types or leads.dtypes.to_dict()

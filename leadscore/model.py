@@ -105,6 +105,7 @@ class LinearPart:
         last = float(count_days(leads[DATE], self.origin).max())
         self.knots = np.linspace(0, max(last, 1e-3), max(2, int(last / self.STRETCH) + 1)).round(6).tolist()
         (stretch, share), own = self._locate(leads), self._encode(leads)
+        ramps = [np.where(stretch > k, 1.0, (stretch == k) * share)[:, None] for k in range(len(self.knots) - 1)]
         blocks, terms = [], []
         for drift, effects in ((False, EFFECTS), (True, DRIFTS)):
             for columns, scale in effects.items():
@@ -115,8 +116,8 @@ class LinearPart:
                 code = np.array([position.get(name, -1) for name in names])[codes]
                 row = np.flatnonzero(code >= 0)
                 hot = sparse.csr_matrix((np.full(len(row), scale), (row, code[row])), shape=(len(leads), len(levels)))
-                width = len(self.knots) - 1 if drift else 1
-                blocks += [hot.multiply(np.where(stretch > k, 1.0, (stretch == k) * share)[:, None]).tocsr() for k in range(width)] if drift else [hot]
+                width = len(ramps) if drift else 1
+                blocks += [hot.multiply(ramp).tocsr() for ramp in ramps] if drift else [hot]
                 terms.append((columns, drift, levels, scale, width))
         fit = LogisticRegression(C=1.0, max_iter=100, tol=1e-3).fit(sparse.hstack(blocks, format="csr"), leads[LABEL])
         self.intercept, weights, self.effects = round(float(fit.intercept_[0]), 6), fit.coef_[0], []
@@ -138,9 +139,10 @@ class LinearPart:
             weights = np.array([effect["weights"].get(name, unseen) for name in names])
             if effect["drift"]:  # those of the stretches that are over, and part of the one at hand
                 over = np.cumsum(weights, axis=1) - weights
-                values.append(over[codes, stretch] + weights[codes, stretch] * share - effect["mean"] * centred)
+                value = over[codes, stretch] + weights[codes, stretch] * share
             else:
-                values.append(weights[codes] - effect["mean"] * centred)
+                value = weights[codes]
+            values.append(value - effect["mean"] * centred)
         return np.column_stack(values)
 
     def predict(self, leads: pd.DataFrame) -> np.ndarray:

@@ -37,11 +37,12 @@ def start(*command: str, cwd: Path, **variables: str) -> subprocess.Popen:
 
 
 def let_run(process: subprocess.Popen, seconds: float) -> list[float]:
-    "Wait; the seconds if the process runs still, so that to kill it is to kill something."
+    "Wait; the seconds if the process runs still, so that to kill it is to kill something. One that ends by itself must end well."
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         return [seconds]
+    assert process.returncode == 0, process.stdout.read()
     return []
 
 
@@ -76,7 +77,6 @@ def test_a_killed_stage_is_run_again(torn, request, stage):
     while len(moments) < request.config.getoption("--kills"):
         process = start(*command, cwd=torn)
         moments += let_run(process, random.uniform(1, 10))
-        assert not process.returncode, process.stdout.read()
         kill(process, orphans=len(moments) % 2 == 0)
         if (torn / "dvc.lock").read_bytes() != lock:  # DVC writes it in place
             run("git", "checkout", "--quiet", "dvc.lock", cwd=torn)
@@ -97,7 +97,6 @@ def test_killed_scoring_is_run_again(torn, request):
     while len(moments) < request.config.getoption("--kills"):
         process = start(*SCORE, str(target), cwd=torn)
         moments += let_run(process, random.uniform(0.5, 5))
-        assert not process.returncode, process.stdout.read()
         kill(process, orphans=False)
         assert not target.exists() or target.read_bytes() == (torn / "outputs/infer/scored_leads.csv").read_bytes()
     process = start(*SCORE, str(target), cwd=torn)
@@ -116,7 +115,6 @@ def test_a_killed_swap_of_data_is_run_again(torn, tmp_path, request):
     while len(moments) < request.config.getoption("--kills"):
         process = start("leadscore", "data", str(tmp_path / "others"), cwd=torn)
         moments += let_run(process, random.uniform(0.5, 5))
-        assert not process.returncode, process.stdout.read()
         kill(process, orphans=False)
         assert not (torn / "data").exists() or {file.name: file.read_bytes() for file in (torn / "data").iterdir()} in both
     run("leadscore", "data", str(tmp_path / "others"), cwd=torn)
