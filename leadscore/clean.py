@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['INTERACTIONS', 'CASE_STUDY', 'RAW', 'VIEWS', 'map_city_tier', 'count_levels', 'sort_levels', 'fit_significant_levels',
            'map_categorical_vars', 'map_interactions', 'read_mappings', 'count_leads', 'Cleaner', 'list_files',
-           'clean_labelled', 'clean_unlabelled', 'read_parquet']
+           'clean_labelled', 'name_run', 'fill_database', 'clean_unlabelled', 'read_parquet']
 
 # %% ../nbs/04_clean.ipynb #823793c4
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional
@@ -16,8 +17,8 @@ import numpy as np
 import pandas as pd
 from pyarrow import parquet
 
-from .config import SchemaError, State, temporary_folder, write_json, write_whole
-from .data import Spill, check_rejected, fill_missing, find_repeats, hash_leads, load_pieces, map_levels, save_tables, write_parquet
+from .config import SchemaError, State, hash_file, temporary_folder, write_json, write_whole
+from .data import Spill, check_rejected, fill_missing, find_repeats, hash_leads, load_pieces, map_levels, read_run, save_tables, write_parquet
 from .schema import CATEGORIES, CITY, CLICKS, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
 
 # %% ../nbs/04_clean.ipynb #f1bb0612
@@ -321,22 +322,60 @@ def clean_labelled(
         for leads, bad, _ in load_pieces(list_files(source), True, id_column):
             leads_in += len(leads)
             rejected.append(bad)
-            is_good = leads.pop("fault").isna()
-            leads[COUNTS] = fill_missing(leads[COUNTS])
-            good = leads if is_good.all() else leads[is_good]
+            good = _keep_good(leads)
             spill.add(good)
             hashes.append(hash_leads(good))
-        kept = sum(piece.shape[1] for piece in hashes)
-        check_rejected(leads_in - kept, leads_in, max_rejected, f"{source}")
+        kept, rejected = sum(piece.shape[1] for piece in hashes), pd.concat(rejected, ignore_index=True)
+        check_rejected(rejected, leads_in, max_rejected, f"{source}")
         repeats = find_repeats(np.hstack(hashes))
         cleaner.fit_counts(*count_leads(spill.read(CATEGORIES, repeats)))
         with write_whole(target) as new:
             write_parquet(map(cleaner.transform, spill.read(without=repeats)), new)
             if db_url:
-                save_tables({"loaded_data": spill.read(), "interactions_mapped": read_parquet(new)}, db_url, VIEWS)
+                _save(spill.read(), new, db_url, name_run(source, new))
     n_repeats = int(repeats.sum())
     counts = {"leads_in": leads_in, "rejected": leads_in - kept, "duplicates": n_repeats, "leads_out": kept - n_repeats}
-    return counts, pd.concat(rejected, ignore_index=True)
+    return counts, rejected
+
+
+def _keep_good(leads: pd.DataFrame) -> pd.DataFrame:
+    "Labelled leads without fault, as the case study fills them."
+    is_good = leads.pop("fault").isna()
+    leads[COUNTS] = fill_missing(leads[COUNTS])
+    return leads if is_good.all() else leads[is_good]
+
+
+def name_run(source: Path, cleaned: Path) -> str:
+    "What a database was filled from: SHA-256 over those of the files of leads and of the cleaned ones."
+    digests = [hash_file(path) for path in (*list_files(source), cleaned)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _save(loaded: Iterable[pd.DataFrame], cleaned: Path, db_url: str, run: str) -> None:
+    save_tables({"loaded_data": loaded, "interactions_mapped": read_parquet(cleaned)}, db_url, VIEWS, run)
+
+
+def fill_database(source: Path, cleaned: Path, db_url: str, id_column: Optional[str] = None) -> bool:
+    """Fill the database if it holds another run than these leads, or none.
+
+    Parameters
+    ----------
+    source, db_url, id_column : as in `clean_labelled`
+    cleaned : Parquet file that `clean_labelled` wrote
+
+    Returns
+    -------
+    Whether it had to be filled.
+
+    Raises
+    ------
+    LeadscoreError : the database can't be reached or written, or holds tables that are not ours.
+    """
+    run = name_run(source, cleaned)
+    if read_run(db_url) == run:
+        return False
+    _save((_keep_good(leads) for leads, _, _ in load_pieces(list_files(source), True, id_column)), cleaned, db_url, run)
+    return True
 
 
 def clean_unlabelled(source: Path, target: Path, cleaner: Cleaner, id_column: Optional[str] = None) -> tuple[dict[str, int], pd.DataFrame]:

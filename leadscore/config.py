@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'Share', 'Count', 'Url', 'STAGES', 'Stage', 'LeadscoreError', 'SchemaError', 'hide_passwords', 'one_line',
-           'find_root', 'is_alive', 'name_temporary', 'write_whole', 'temporary_folder', 'hold', 'write_json',
-           'hash_file', 'State', 'Base', 'Profile', 'Clean', 'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria',
-           'Scale', 'Mlflow', 'Params', 'notebook_name', 'load_params', 'stage_params']
+           'find_extra', 'name_library', 'describe_error', 'run_command', 'find_root', 'is_alive', 'name_temporary',
+           'write_whole', 'temporary_folder', 'hold', 'write_json', 'hash_file', 'State', 'Base', 'Profile', 'Clean',
+           'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria', 'Scale', 'Mlflow', 'Params', 'notebook_name',
+           'load_params', 'stage_params']
 
 # %% ../nbs/00_config.ipynb #439bbd79
 import fcntl
@@ -15,9 +16,12 @@ import json
 import os
 import re
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -45,9 +49,80 @@ def one_line(message: object, longest: int = 500) -> str:
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
+# %% ../nbs/00_config.ipynb #c0f1a002
+_IMPORT_NAMES = {"sklearn": "scikit-learn", "pycaret": "pycaret-core", "data_profiling": "fg-data-profiling", "yaml": "pyyaml"}
+
+
+def find_extra(module: str) -> Optional[str]:
+    "The extra of ours that brings a module, by what the installed package asks for; None if none does."
+    name = _IMPORT_NAMES.get(module, module).replace("_", "-").lower()
+    try:
+        needs = metadata.requires("leadscore") or []
+    except metadata.PackageNotFoundError:  # run from a folder, not installed
+        return None
+    for need in needs:
+        extra = re.search(r"extra == ['\"](\w+)['\"]", need)
+        if extra and re.match(r"[\w.-]+", need)[0].replace("_", "-").lower() == name:
+            return extra[1]
+    return None
+
+# %% ../nbs/00_config.ipynb #c0f1a004
+def name_library(text: str) -> Optional[str]:
+    "What to do about a library of the system that is missing; None if the text is about something else."
+    library = re.search(r"(lib([\w+-]+)\.so\.(\d+)[\d.]*): cannot open shared object file", text)
+    if not library:
+        return None
+    return f"{library[1]}, a library of the system, is missing; install it (Debian: apt-get install lib{library[2]}{library[3]})"
+
+
+def describe_error(error: Exception) -> str:
+    """Say in one line what went wrong outside of our code, and the mend.
+
+    Parameters
+    ----------
+    error : LeadscoreError, whose text is that line; ModuleNotFoundError or OSError, whose own texts are not
+    """
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "a package").split(".")[0]
+        extra = find_extra(module)
+        return f"{module} is not installed here; pip install '{f'leadscore[{extra}]' if extra else module}'"
+    if isinstance(error, OSError):
+        missing = name_library(str(error))
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error) or type(error).__name__
+        return missing or f"{where}{reason}; name a file and folder that can be read and written, and run this again"
+    return str(error)
+
+# %% ../nbs/00_config.ipynb #c0f1a007
+def run_command(action: Callable[[], None]) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    action : what it does; prints its result
+
+    Returns
+    -------
+    Exit code: 0 done; 1 an error that the user can mend, then one line on stderr; 130 interrupted and 141 output closed, as the shell has them.
+    """
+    try:
+        try:
+            action()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except (LeadscoreError, ModuleNotFoundError, OSError) as error:
+        print(f"leadscore: {one_line(describe_error(error), 1000)}", file=sys.stderr)
+        return 1
+    return 0
+
 # %% ../nbs/00_config.ipynb #d98ab931
 def find_root(start: Optional[Path] = None) -> Path:
-    """Find the repo's root: the nearest folder, from `start` upwards, that holds `params.yaml`.
+    """Find the repo's root: the nearest folder, from `start` upwards, that holds `params.yaml` and `nbs/pipeline`.
 
     Parameters
     ----------
@@ -55,13 +130,13 @@ def find_root(start: Optional[Path] = None) -> Path:
 
     Raises
     ------
-    LeadscoreError : no folder above holds one.
+    LeadscoreError : no folder above holds them.
     """
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder / "params.yaml").is_file():
+        if (folder / "params.yaml").is_file() and (folder / "nbs" / "pipeline").is_dir():
             return folder
-    raise LeadscoreError(f"{start}: no params.yaml here or above; run this inside the repo")
+    raise LeadscoreError(f"{start}: no params.yaml with nbs/pipeline beside it, here or above; run this inside the repo")
 
 # %% ../nbs/00_config.ipynb #71111d84
 def is_alive(pid: int) -> bool:
@@ -96,23 +171,39 @@ def name_temporary(path: Path) -> Path:
     return path.with_name(f"{head}{os.getpid()}.new")
 
 
+def _follow(path: Path) -> Path:
+    "Where a link leads, unless that is an object of DVC's cache."
+    target = path.resolve()
+    return target if path.is_symlink() and target.parent.parent.name != "md5" else path
+
+
+def _keep_owner(old: Path, new: Path) -> None:
+    "Give `new` the owner, where we may, and the mode of `old`, if it is there."
+    if old.exists():
+        kept = old.stat()
+        with suppress(PermissionError):
+            os.chown(new, kept.st_uid, kept.st_gid)
+        new.chmod(stat.S_IMODE(kept.st_mode))
+
+
 @contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; what the block writes there replaces `path` at its end.
 
     Parameters
     ----------
-    path : a file or a folder; its parent is made if missing
+    path : a file or a folder, or a link to one; its parent is made if missing
 
     Yields
     ------
     Path, not there yet. If the block fails, it is removed and `path` stays as it was.
     """
-    path = Path(path)
+    path = _follow(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     new = name_temporary(path)
     try:
         yield new
+        _keep_owner(path, new)
         if new.is_dir() and path.is_dir():  # a folder can't be replaced in one step
             old = path.rename(new.with_suffix(".old"))
             try:
@@ -255,8 +346,8 @@ class Evaluate(_Section):
 
 
 class Infer(_Section):
-    """Stage infer, and `leadscore score` outside of a repo: limit of unseen levels, leads of a kind that make a score sure, cuts of the
-    grades A to C, calls a day, and what a call costs and an application is worth."""
+    """Rules of the list, which travel in the model: limit of unseen levels, leads of a kind that make a score sure, cuts of the grades
+    A to C, calls that the callers manage with a list, and what a call costs and an application is worth."""
     max_unseen: Share = 0.2
     min_seen: Annotated[int, Field(ge=0)] = 20
     grades: Annotated[list[Share], Field(min_length=3, max_length=3)] = [0.75, 0.5, 0.25]

@@ -17,7 +17,7 @@ from sklearn import metrics
 
 from .clean import INTERACTIONS, RAW, Cleaner
 from .config import LeadscoreError
-from .features import count_days, encode_one_hot, split_by_time
+from .features import count_days, encode_one_hot, list_windows, split_by_time
 from .model import Blend, calibrate, grade, name_kind, wilson_interval
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL
 
@@ -240,21 +240,18 @@ def backtest(leads: pd.DataFrame, spec: "ModelSpec", cleaner: Cleaner, days: int
 
     Raises
     ------
-    SchemaError : no leads in a window, or before it.
+    SchemaError : fewer than two windows can be measured, as from `leadscore.features.list_windows`; with fewer than `windows` it goes on with those.
     """
     from joblib import Parallel, delayed
 
     def predict(back: int) -> pd.DataFrame:
         train, test = split_by_time(leads, days, back)
-        for part, rows in (("before", train), ("in", test)):
-            if rows[LABEL].nunique() < 2:
-                raise LeadscoreError(f"leads: those {part} the window from {test[DATE].min().date()} all have the same label; lower evaluate.windows, or raise base.holdout_days")
         blend = Blend.fit(train, spec, cleaner, seed, threads)
         part = test[[ID, DATE, LABEL]].assign(window=str(test[DATE].min().date()))
         part["leadscore"] = calibrate(blend.predict(blend.cleaner.remap(test), threads), {"slope": 1.0, "intercept": 0.0})
         return part.assign(**{name: baseline(train, test, cleaner, seed, threads) for name, baseline in BASELINES.items()})
 
-    parts = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(back) for back in range(windows - 1, -1, -1))
+    parts = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(back) for back in list_windows(leads, days, windows))
     return pd.concat(parts, ignore_index=True).round(dict.fromkeys(["leadscore", *BASELINES], 9))
 
 # %% ../nbs/08_evaluate.ipynb #08ba0011

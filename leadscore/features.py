@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RICH', 'FEATURE_SETS', 'CATEGORICAL', 'name_column', 'Encoder', 'count_days', 'join_levels', 'encode_one_hot',
-           'split_by_time']
+           'split_by_time', 'list_windows']
 
 # %% ../nbs/05_features.ipynb #900dda6f
 from typing import Optional
@@ -171,6 +171,37 @@ def split_by_time(leads: pd.DataFrame, days: int, back: int = 0) -> tuple[pd.Dat
     earlier, later = leads[leads[DATE] < start], leads[(leads[DATE] >= start) & (leads[DATE] < end)]
     if earlier.empty or later.empty:
         raise SchemaError(
-            f"leads: none created {'before' if earlier.empty else 'from'} {start.date()} on to measure {days} days on; add leads, or lower base.holdout_days or evaluate.windows"
+            f"leads: none created {'before' if earlier.empty else 'from'} {start.date()} on to measure {days} days on; add leads, or lower base.holdout_days"
         )
     return earlier, later
+
+# %% ../nbs/05_features.ipynb #f0a7e002
+def list_windows(leads: pd.DataFrame, days: int, windows: int) -> list[int]:
+    """List the windows of the backtest that can be measured: with leads of both labels, and at least two of each before.
+
+    Parameters
+    ----------
+    leads : DataFrame with `created_date` and label
+    days, windows : length and number of the windows
+
+    Returns
+    -------
+    How many windows to go back, as `split_by_time` takes it, furthest first; the last is 0, the hold-out.
+
+    Raises
+    ------
+    SchemaError : fewer than two can be measured, or not the hold-out.
+    """
+    end = leads[DATE].max().normalize() + pd.Timedelta(days=1)
+    back = np.ceil((end - leads[DATE]) / pd.Timedelta(days=days)).astype(int) - 1
+    counts = pd.crosstab(back, leads[LABEL]).reindex(columns=[0, 1], fill_value=0)
+    inside = counts.reindex(range(windows), fill_value=0).min(axis=1)
+    before = pd.Series({k: counts[counts.index > k].sum().min() for k in range(windows)})
+    usable = inside.index[(inside >= 1) & (before >= 2)].tolist()
+    if 0 not in usable or len(usable) < 2:
+        history = (end - leads[DATE].min()).days
+        raise SchemaError(
+            f"leads: {len(usable)} of {windows} windows of {days} days can be measured, of {history} days of history to {end.date()}; two are needed, "
+            "the latest among them, each with leads of both labels, and two of each before it; add leads, or lower base.holdout_days"
+        )
+    return usable[::-1]

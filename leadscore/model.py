@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['EFFECTS', 'DRIFTS', 'fit_booster', 'explain_booster', 'LinearPart', 'fit_calibration', 'calibrate', 'grade',
-           'wilson_interval', 'Blend', 'cross_fit', 'name_kind', 'name_levels', 'count_history', 'Bundle', 'fit_bundle']
+           'wilson_interval', 'Blend', 'cross_fit', 'name_kind', 'name_levels', 'count_history', 'Bundle', 'add_rules',
+           'hash_fit', 'fit_bundle']
 
 # %% ../nbs/07_model.ipynb #ee766ed5
+import hashlib
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -17,7 +20,7 @@ import pandas as pd
 from pydantic import model_validator
 
 from .clean import RAW, Cleaner
-from .config import SUMS, SchemaError, Share, State, hash_file, write_json, write_whole
+from .config import SUMS, Infer, SchemaError, Share, State, hash_file, write_json, write_whole
 from .data import encode_levels
 from .features import CATEGORICAL, Encoder, count_days, join_levels, name_column
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, SCHEMA_VERSION, check_columns, check_present
@@ -355,7 +358,8 @@ def count_history(leads: pd.DataFrame) -> dict:
     return {"levels": {column: count(cells) for column, cells in name_levels(leads).items()}, "kinds": count(name_kind(leads))}
 
 # %% ../nbs/07_model.ipynb #1aea32ee
-_FILES = ("model.txt", "cleaner.json", "encoder.json", "linear.json", "history.json", "calibration.json", "meta.json")
+_FIT = ("model.txt", "cleaner.json", "encoder.json", "linear.json", "history.json", "calibration.json", "meta.json")
+_RULES = "rules.json"
 
 
 class _Encoder(State):
@@ -400,6 +404,11 @@ class _Calibration(State):
     intercept: float
 
 
+class _Rules(State):
+    id_column: Optional[str]
+    infer: Infer
+
+
 class _Meta(State):
     schema_version: int
     spec: dict[str, str | bool | float | list[str] | dict[str, int | float]]
@@ -424,12 +433,16 @@ class Bundle:
     history : dict, as from `count_history`
     calibration : slope and intercept
     meta : model specification, columns, decision threshold, training period and shares, data hash, schema version
+    rules : what makes a list of the scores; None in a fit, which training writes
+    id_column : column that numbers the leads; None: the first, unnamed one
     """
 
     blend: Blend
     history: dict
     calibration: dict[str, float]
     meta: dict
+    rules: Optional[Infer] = None
+    id_column: Optional[str] = None
 
     @property
     def cleaner(self) -> Cleaner:
@@ -457,6 +470,8 @@ class Bundle:
             write_json(self.history, new / "history.json")
             write_json(self.calibration, new / "calibration.json")
             write_json(self.meta, new / "meta.json")
+            if self.rules is not None:
+                write_json({"id_column": self.id_column, "infer": self.rules.model_dump()}, new / _RULES)
             (new / SUMS).write_text(_sum(new), encoding="utf-8")
 
     @classmethod
@@ -484,17 +499,28 @@ class Bundle:
             linear = LinearPart()
             vars(linear).update(state)
         blend = Blend(Cleaner.load(folder / "cleaner.json"), encoder, booster, linear, weight)
-        return cls(blend, _History.read(folder / "history.json"), _Calibration.read(folder / "calibration.json"), meta)
+        history, calibration = _History.read(folder / "history.json"), _Calibration.read(folder / "calibration.json")
+        if not (folder / _RULES).is_file():
+            return cls(blend, history, calibration, meta)
+        rules = _Rules.read(folder / _RULES)
+        return cls(blend, history, calibration, meta, Infer(**rules["infer"]), rules["id_column"])
+
+
+def _list_files(folder: Path) -> list[str]:
+    "Names of a bundle's files; a fit has no rules."
+    signed = (folder / SUMS).read_text(errors="replace") if (folder / SUMS).is_file() else ""
+    return [*_FIT, _RULES] if (folder / _RULES).exists() or _RULES in signed else [*_FIT]
 
 
 def _sum(folder: Path) -> str:
     "Hashes of a bundle's files, as `sha256sum` writes them."
-    return "".join(f"{hash_file(folder / name)}  {name}\n" for name in _FILES)
+    return "".join(f"{hash_file(folder / name)}  {name}\n" for name in _list_files(folder))
 
 
 def _check_sums(folder: Path) -> None:
     "The files are there and those that `SHA256SUMS` was made of; a bundle of another schema version is told apart before."
-    missing = next((name for name in _FILES if not (folder / name).is_file()), None)
+    names = _list_files(folder)
+    missing = next((name for name in names if not (folder / name).is_file()), None)
     found = re.search(r'"schema_version": *([0-9]+)', (folder / "meta.json").read_text(errors="replace")) if (folder / "meta.json").is_file() else None
     if found and int(found[1]) != SCHEMA_VERSION:
         raise SchemaError(f"{folder}/meta.json: schema version {found[1]}, this code reads {SCHEMA_VERSION}; train anew")
@@ -503,8 +529,37 @@ def _check_sums(folder: Path) -> None:
     kept, now = (folder / SUMS).read_text(errors="replace"), _sum(folder)
     if kept != now:
         lines = kept.splitlines()
-        changed = next((name for name, line in zip(_FILES, now.splitlines()) if line not in lines), SUMS)
+        changed = next((name for name, line in zip(names, now.splitlines()) if line not in lines), SUMS)
         raise SchemaError(f"{folder}/{changed}: not the file that the model was written with; train anew")
+
+# %% ../nbs/07_model.ipynb #7b1e0020
+def add_rules(fit: Path, target: Path, rules: Infer, id_column: Optional[str]) -> None:
+    """Put rules into a fit, or in place of those that a bundle has.
+
+    Parameters
+    ----------
+    fit : folder of a fit or bundle
+    target : folder to write, whole or not at all
+    rules : section `infer` of `params.yaml`
+    id_column : column that numbers the leads; None: the first, unnamed one
+
+    Raises
+    ------
+    SchemaError : a file of the fit is missing or changed.
+    """
+    _check_sums(fit := Path(fit))
+    with write_whole(target) as new:
+        new.mkdir()
+        for name in _FIT:
+            shutil.copyfile(fit / name, new / name)
+        write_json({"id_column": id_column, "infer": rules.model_dump()}, new / _RULES)
+        (new / SUMS).write_text(_sum(new), encoding="utf-8")
+
+
+def hash_fit(folder: Path) -> str:
+    "SHA-256 that names the fit in a bundle, whatever its rules: that of its hashes."
+    lines = (Path(folder) / SUMS).read_text(encoding="utf-8").splitlines(keepends=True)
+    return hashlib.sha256("".join(line for line in lines if not line.endswith(f"  {_RULES}\n")).encode()).hexdigest()
 
 # %% ../nbs/07_model.ipynb #521e1ace
 def fit_bundle(

@@ -818,7 +818,7 @@ def score_part(model: Path, id_column: Optional[str], rules: Infer, reasons: boo
     write_parquet([scores], target)
     return {
         "leads": len(leads), "scored": len(good), "plain": plain, "worth": int((exact * rules.value_per_application > rules.cost_per_call).sum()),
-        "predicted_1": int((exact.round(6) >= bundle.meta["threshold"]).sum()), "days": leads[DATE].dropna().dt.normalize().drop_duplicates().dt.strftime("%Y-%m-%d").tolist(),
+        "predicted_1": int((exact.round(6) >= bundle.meta["threshold"]).sum()),
         "bins": np.histogram(keys, _RANK_BINS, (0, _TOP))[0].tolist(),
         "levels": count_unseen(leads, bundle).astype(int).to_dict(),
     }  # fmt: skip
@@ -863,8 +863,7 @@ def infer_parts(source: Path, target: Path, client: Optional["Client"], model: P
         total = {name: sum(part[name] for part in found) for name in ("leads", "scored", "worth", "predicted_1")}
         _refuse_repeats(client, parts, scored, total["leads"])
         judge_unseen(sum(pd.DataFrame(part["levels"]) for part in found), total["leads"], bundle, rules.max_unseen)
-        days = len({day for part in found for day in part["days"]})
-        calls = min(rules.capacity * days, total["scored"]) if rules.capacity else total["worth"]
+        calls = min(rules.capacity, total["scored"]) if rules.capacity else total["worth"]
         ranks = rank_parts(client, [path.with_suffix(".order.npy") for path in scored], np.sum([part["bins"] for part in found], axis=0), work)
         out = [work / "out" / f"{part.stem}{kind}" for part in parts]
         plain = all(part["plain"] for part in found)

@@ -13,20 +13,24 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
+
+from leadscore.config import (
+    STAGES, LeadscoreError, Params, describe_error, find_root, load_params, name_library, notebook_name, one_line, run_command, stage_params,
+    temporary_folder, write_whole,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's schema checker would build its grammar of URLs for 2 s
-import nbformat  # noqa: E402
-from traitlets.config import Config  # noqa: E402
-
-from .config import STAGES, LeadscoreError, Params, find_root, load_params, notebook_name, one_line, stage_params, temporary_folder, write_whole  # noqa: E402
 
 # %% ../nbs/13_stage.ipynb #353a2df8
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
 _STYLER = re.compile(r"\bT_[0-9a-f]{5,}")
 
 
-def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def normalise(notebook: "NotebookNode") -> "NotebookNode":
     """Drop from an executed notebook what differs between two runs, and say in its first cell what was found.
 
     Parameters
@@ -37,6 +41,8 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     -------
     Notebook with kernel, tags, numbered ids and outputs only, without stderr; addresses and pandas' Styler ids are constant.
     """
+    import nbformat
+
     cells = []
     for number, cell in enumerate(notebook.cells):
         kept = {"cell_type": cell.cell_type, "id": f"cell-{number:03d}", "source": cell.source}
@@ -55,7 +61,7 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return report
 
 
-def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+def _join_streams(outputs: list["NotebookNode"]) -> list["NotebookNode"]:
     "What a cell prints arrives in pieces, cut by chance."
     joined = []
     for output in outputs:
@@ -66,7 +72,7 @@ def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Noteboo
     return joined
 
 
-def _normalise_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _normalise_output(output: "NotebookNode") -> "NotebookNode":
     if "execution_count" in output:
         output.execution_count = None
     if "text" in output:
@@ -122,7 +128,9 @@ def execute(stage: str, params: Params, root: Path) -> Path:
     LeadscoreError : a cell failed; the message names cell, error and half-run copy.
     """
     import nbclient
+    import nbformat
     import papermill
+    from traitlets.config import Config
 
     name = notebook_name(stage)
     half = root / "tmp" / f"{name}.ipynb"
@@ -136,16 +144,22 @@ def execute(stage: str, params: Params, root: Path) -> Path:
     except nbclient.exceptions.DeadKernelError:
         raise LeadscoreError(f"{stage}: the kernel died, perhaps for want of memory; half-run copy: tmp/{name}.ipynb") from None
     except papermill.PapermillExecutionError as error:
-        if error.ename not in ("LeadscoreError", "SchemaError", "OSError", "PermissionError"):
+        if error.ename not in ("LeadscoreError", "SchemaError", "OSError", "PermissionError", "ModuleNotFoundError"):
             print("\n".join(error.traceback), file=sys.stderr)
         cell = f"cell {error.cell_index} of nbs/pipeline/{name}.ipynb"
-        raise LeadscoreError(f"{stage}: {one_line(error.evalue)} [{error.ename} in {cell}; half-run copy: tmp/{name}.ipynb]") from None
+        raise LeadscoreError(f"{stage}: {one_line(_describe(error.ename, error.evalue))} [{error.ename} in {cell}; half-run copy: tmp/{name}.ipynb]") from None
     report = normalise(executed)
     path = root / "reports" / f"{name}.ipynb"
     with write_whole(path) as new:
         nbformat.write(report, new)
     half.unlink()
     return path
+
+
+def _describe(name: str, text: str) -> str:
+    "An error of a cell, of which only name and text are left."
+    missing = re.search(r"No module named '([\w.]+)'", text) if name == "ModuleNotFoundError" else None
+    return describe_error(ModuleNotFoundError(name=missing[1])) if missing else name_library(text) or text
 
 
 def run_stage(stage: str) -> None:
@@ -184,17 +198,13 @@ def run_stage(stage: str) -> None:
 def main(arguments: Optional[list[str]] = None) -> int:
     "`python -m leadscore.stage NAME`; exit code 1 and one line on stderr if the stage fails."
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+
+    def run() -> None:
         if len(arguments) != 1:
             raise LeadscoreError(f"python -m leadscore.stage NAME: name one of {', '.join(STAGES)}")
         run_stage(arguments[0])
-    except LeadscoreError as error:
-        print(f"leadscore: {one_line(error, 1000)}", file=sys.stderr)
-        return 1
-    except OSError as error:  # disk full, read-only
-        print(f"leadscore: {one_line(f'{arguments[0]}: {error.filename}: {error.strerror}')}; mend it and run this again", file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command(run)
 
 # %% ../nbs/13_stage.ipynb #a9ce3951
 #| eval: false

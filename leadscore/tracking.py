@@ -34,6 +34,7 @@ from leadscore.config import (
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
 
     from leadscore.model import Bundle
 
@@ -205,7 +206,7 @@ def flatten(metrics: dict, prefix: str = "") -> dict[str, float]:
 
 _ARTIFACTS = {
     "experiment": ["leaderboard.csv", "model_spec.yaml"],
-    "train": ["model"],
+    "train": ["fit"],
     "infer": ["checks.json"],
 }
 
@@ -216,7 +217,7 @@ def close_run(client: "MlflowClient", run_id: str, stage: str, root: Path) -> No
     Parameters
     ----------
     client, run_id : as from `open_run`
-    stage : whose report, metrics and main outputs are logged. The hash of the report becomes a tag, and so do those of a bundle
+    stage : whose report, metrics and main outputs are logged. The hash of the report becomes a tag, and so do those of a fit
         (by which `leadscore register` finds its run) and of its training data.
     root : of the repo
     """
@@ -231,7 +232,7 @@ def close_run(client: "MlflowClient", run_id: str, stage: str, root: Path) -> No
     for path in [report, *(root / "outputs" / stage / name for name in _ARTIFACTS.get(stage, []))]:
         if path.is_dir():
             client.log_artifacts(run_id, str(path), path.name)
-            client.set_tag(run_id, "bundle_sha256", hash_file(path / SUMS))
+            client.set_tag(run_id, "fit_sha256", hash_file(path / SUMS))
             meta = json.loads((path / "meta.json").read_text())
             client.set_tag(run_id, "data_sha256", meta["data_sha256"])
             _log(client, run_id, {f"lightgbm.{name}": value for name, value in meta["spec"]["lightgbm"].items()}, {})
@@ -361,11 +362,9 @@ class LeadScore(PythonModel):
         self.bundle = Bundle.load(context.artifacts["bundle"])
 
     def predict(self, context, model_input, params=None):
-        from leadscore.data import validate_leads
-        from leadscore.score import score_leads
+        from leadscore.score import score_frame
 
-        leads, _ = validate_leads(model_input, labelled=False)
-        scores = score_leads(self.bundle.cleaner.transform(leads), self.bundle)
+        scores = score_frame(model_input, self.bundle)
         return scores.astype({"rank": "float64"}).fillna(dict.fromkeys(scores.select_dtypes("object"), ""))
 
 
@@ -449,12 +448,14 @@ def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.Data
     ------
     LeadscoreError : the metrics were measured on another bundle.
     """
+    from leadscore.model import hash_fit
+
     client, experiment_id = connect(params)
-    digest = hash_file(Path(folder) / SUMS)
-    if metrics["bundle"] != digest[: len(metrics["bundle"])]:
+    digest, fit = hash_file(Path(folder) / SUMS), hash_fit(folder)
+    if metrics["fit"] != fit[: len(metrics["fit"])]:
         raise LeadscoreError(f"metrics/evaluate.json: measured on another bundle than {folder}; run dvc repro first")
     known = client.search_model_versions(f"name = '{MODEL}' and tags.bundle_sha256 = '{digest}'")
-    version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest, card)
+    version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest, fit, card)
     name = f"version {version} of {MODEL}{', registered before' if known else ', registered'}"
     faults = list(check_criteria(metrics, params.criteria).values())
     before, compared = find_champion(client), {}
@@ -553,23 +554,18 @@ def revert_champion(params: Params) -> str:
     return f"version {made[-1]} of {MODEL}; champion again, in place of version {champion}"
 
 
-def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str, card: str) -> str:
+def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str, fit: str, card: str) -> str:
     "Log the bundle as a pyfunc, and its card, into the run that trained it, or one of its own, and register it; gives the version."
     from importlib.metadata import version
 
     import mlflow
-    import pandas as pd
 
     from leadscore import __file__ as package
     from leadscore.sample import make_leads
     from leadscore.schema import LABEL
-    from leadscore.score import REASONS
 
-    runs = client.search_runs([experiment_id], f"tags.bundle_sha256 = '{digest}'", max_results=1)
+    runs = client.search_runs([experiment_id], f"tags.fit_sha256 = '{fit}'", max_results=1)
     example = make_leads(5).rename(columns={"": "lead_id"}).drop(columns=LABEL)
-    example = example.astype({name: "float64" for name in example.columns[6:]})
-    text = ["grade", "call", "unsure", *REASONS]
-    output = pd.DataFrame({"lead_id": [0], "probability": [0.5], "score": [50.0], "rank": [1.0], **dict.fromkeys(text, [""])})
     packages = ["lightgbm", "numpy", "pandas", "pandera", "pyarrow", "pydantic", "pyyaml", "scipy"]
     with temporary_folder() as temporary:
         code = temporary / "pyfunc.py"
@@ -581,11 +577,27 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest
                 python_model=str(code),
                 artifacts={"bundle": str(folder)},
                 code_paths=[str(Path(package).parent)],
-                signature=mlflow.models.infer_signature(example, output),
+                signature=_make_signature(json.loads((folder / "rules.json").read_text())["id_column"]),
                 input_example=example,
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
     return str(mlflow.register_model(info.model_uri, MODEL, tags={"bundle_sha256": digest}).version)
+
+
+def _make_signature(id_column: Optional[str]) -> "ModelSignature":
+    "What the pyfunc takes and gives: cells of any type, as in a CSV; our own checks say what a column may hold."
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    from leadscore.schema import ID, LIST, REASONS, lead_schema
+
+    columns = lead_schema(labelled=False).columns
+    ids = [ColSpec(AnyType(), ID, required=id_column is None), *([ColSpec(AnyType(), id_column, required=False)] if id_column else [])]
+    taken = [*ids, *(ColSpec(AnyType(), name, required=not column.nullable) for name, column in columns.items())]
+    numbers = ("probability", "score", "rank")
+    given = [ColSpec("double" if name in numbers else AnyType(), name) for name in (*LIST, *REASONS)]
+    return ModelSignature(Schema(taken), Schema(given))
 
 
 def download_bundle(uri: str, folder: Path) -> Path:

@@ -76,9 +76,9 @@ def test_score_carries_columns_along(work):
 
 def test_score_refuses_a_model_that_is_incomplete_or_old(work):
     score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 3', '"schema_version": 0')
-    assert "schema version 0, this code reads 3; train anew" in fails(*score, cwd=work)
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 3')
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 4', '"schema_version": 0')
+    assert "schema version 0, this code reads 4; train anew" in fails(*score, cwd=work)
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 4')
     (work / "outputs/train/model/cleaner.json").unlink()
     assert "outputs/train/model: model bundle without cleaner.json" in fails(*score, cwd=work)
     assert not (work / "scored.csv").exists()
@@ -87,7 +87,8 @@ def test_score_refuses_a_model_that_is_incomplete_or_old(work):
 def test_score_says_which_lead_has_no_score(work):
     edit(work / "data/leadscoring_inference.csv", "2021-07", "2021/07")
     done = run("leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model", cwd=work)
-    assert "1 lead(s) without a score, first row 2: created_date is not a date YYYY-MM-DD HH:MM:SS; all of them in scored_rejected.csv" in done.stderr
+    said = "1 lead(s) without a score; most often column 'created_date' is not a date YYYY-MM-DD HH:MM:SS, first in row 2: '2021/07"
+    assert said in done.stderr and done.stderr.endswith("; all of them in scored_rejected.csv\n")
     assert len(pd.read_csv(work / "scored.csv")) == 100 and len(pd.read_csv(work / "scored_rejected.csv")) == 1
 
 

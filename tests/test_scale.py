@@ -111,7 +111,7 @@ def folder(tmp_path_factory):
 
 
 def clean_alone(path: Path) -> tuple[pd.DataFrame, Cleaner]:
-    leads = drop_duplicates(fill_missing(drop_rejected(load_leads(path)[0], 0.05)))
+    leads = drop_duplicates(fill_missing(drop_rejected(*load_leads(path), 0.05)))
     cleaner = Cleaner(*read_mappings(ROOT / "mappings"), 0.9).fit(leads)
     return cleaner.transform(leads), cleaner
 
