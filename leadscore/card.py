@@ -59,7 +59,7 @@ def make_model_card(root: Path) -> str:
         "# Model card",
         f"The probability that a lead completes an application, from {len(spec['features'])} features ({', '.join(f'`{name}`' for name in spec['features'])}): "
         f"LightGBM with {spec['lightgbm']['n_estimators']} trees{' and a linear part of weight ' + str(spec['linear_weight']) if spec['linear_weight'] else ''}, "
-        f"calibrated on out-of-fold predictions (slope {calibration['slope']:.3f}, intercept {calibration['intercept']:+.3f}). Bundle `{evaluation['bundle']}`.",
+        f"calibrated on out-of-fold predictions (slope {calibration['slope']:.3f}, intercept {calibration['intercept']:+.3f}). Fit `{evaluation['fit']}`.",
         f"Trained on {meta['leads']:,} leads created {meta['first_created'][:10]} to {meta['last_created'][:10]}, of which {meta['completed'] / meta['leads']:.1%} completed; data `{meta['data_sha256'][:12]}`.",
         "## What it is for",
         FOR,
