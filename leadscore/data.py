@@ -181,7 +181,7 @@ def _check_header(found: list[str], columns: list[str], path: Path, can_carry: b
     except SchemaError as error:
         if columns[0] in found:
             raise
-        raise SchemaError(f"{error}. The column that numbers the leads may have any name: base.id_column in params.yaml, or --id-column") from None
+        raise SchemaError(f"{error}. The column that numbers the leads may have any name: base.id_column in params.yaml, or --id-column of leadscore score and check") from None
 
 
 def has_label(path: Path) -> bool:

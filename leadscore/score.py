@@ -87,7 +87,7 @@ def judge_unseen(counts: pd.DataFrame, n_leads: int, bundle: Bundle, max_unseen:
     ]
     if faults:
         raise SchemaError(
-            f"leads to be scored: {'; '.join(faults)}, beyond max_unseen = {max_unseen:.1%}; train on leads with these levels, or raise infer.max_unseen"
+            f"leads to be scored: {'; '.join(faults)}, beyond max_unseen = {max_unseen:.1%}; train on leads with these levels, or raise infer.max_unseen (--max-unseen of leadscore score)"
         )
     return shares
 
