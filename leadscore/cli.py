@@ -66,7 +66,7 @@ def change_rules(own: Infer, given: dict[str, Optional[float]]) -> Infer:
         return Infer(**{**own.model_dump(), **{name: value for name, value in given.items() if value is not None}})
     except ValidationError as error:
         first = error.errors()[0]
-        raise LeadscoreError(f"--{first['loc'][0].replace('_', '-')}: {first['msg']}, but it is {first['input']!r}") from None
+        raise LeadscoreError(f"--{first['loc'][0].replace('_', '-')}: {first['msg']}, but it is {first['input']}") from None
 
 
 _RULES = ("capacity", "cost_per_call", "value_per_application", "min_seen", "max_unseen")  # that are options, too
@@ -112,7 +112,7 @@ def check_data(folder: Path, params: Params) -> None:
     ------
     SchemaError : one of them can't be read, has too many bad cells, or too short a history.
     """
-    from leadscore.data import drop_rejected, has_label, load_leads
+    from leadscore.data import describe_rejected, drop_rejected, has_label, load_leads
     from leadscore.features import list_windows
     from leadscore.schema import LABEL
 
@@ -121,6 +121,7 @@ def check_data(folder: Path, params: Params) -> None:
         path = Path(folder) / name
         leads, rejected = load_leads(path, labelled, params.base.id_column)
         line = f"{path}: {len(leads)} leads, {leads['fault'].notna().sum()} with a bad cell"
+        line += f" (most often {describe_rejected(rejected)})" if len(rejected) else ""
         if labelled:
             usable = list_windows(drop_rejected(leads, rejected, params.clean.max_rejected, str(path)), days, windows)
             line += f"; {len(usable)} of {windows} forward windows of {days} days can be measured"
@@ -196,7 +197,7 @@ def check(arguments: argparse.Namespace) -> None:
     print(f"{path}: {len(leads)} leads {'with' if labelled else 'without'} label, {leads['fault'].notna().sum()} with a bad cell")
     if len(rejected):
         print(count_rules(rejected).drop(columns="file").to_string(index=False))
-        print(rejected.head(10).drop(columns="file").assign(value=rejected["value"].map(lambda cell: one_line(cell, 60))).to_string(index=False))
+        print(rejected.head(10).drop(columns="file").assign(value=rejected["value"].map(lambda cell: one_line(cell or "", 60))).to_string(index=False))
         raise LeadscoreError(f"{path}: {rejected['row'].nunique()} leads with a bad cell {'are left out of training' if labelled else 'get no score'}; mend the cells")
 
 # %% ../nbs/15_cli.ipynb #b0d1e002

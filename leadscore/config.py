@@ -446,7 +446,7 @@ def load_params(path: Path) -> Params:
             "extra_forbidden": "unknown key; remove it or mend its spelling",
             "missing": "missing; add it",
             "value_error": str(first.get("ctx", {}).get("error")),  # without the value, which may be a secret
-        }.get(first["type"], f"{first['msg']}, but it is {first['input']!r}")
+        }.get(first["type"], f"{first['msg']}, but it is {'empty' if first['input'] is None else repr(first['input'])}")
         raise LeadscoreError(f"{path}: {key}: {rule}") from None
 
 

@@ -1,6 +1,7 @@
 """A small copy of the repo, run once from end to end, that the tests look at."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def run(*command: str, cwd: Path, ok: bool = True, **variables: str) -> subproce
     "Run a command in a copy of the repo."
     done = subprocess.run(command, cwd=cwd, env=environment(cwd, **variables), capture_output=True, text=True)
     assert done.returncode == 0 or not ok, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    assert not re.search(r"^leadscore: .*\b(None|nan)\b", done.stderr, re.M), done.stderr  # no message of ours holds nothing
     return done
 
 

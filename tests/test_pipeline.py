@@ -82,7 +82,7 @@ def test_mlflow_holds_the_runs(repo, client):
     assert set(stages) == set(STAGES) and {run.info.status for run in runs} == {"FINISHED"}
     for stage, stage_run in stages.items():
         assert f"{notebook_name(stage)}.ipynb" in [file.path for file in client.list_artifacts(stage_run.info.run_id)]
-    assert {"model", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
+    assert {"fit", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
     commit, data = run("git", "rev-parse", "HEAD~1", cwd=repo).stdout.strip(), yaml.safe_load((repo / "data.dvc").read_text())["outs"][0]["md5"]
     assert {(stage_run.data.tags["mlflow.source.git.commit"], stage_run.data.tags["data_md5"]) for stage_run in stages.values()} == {(commit, data)}
     charts = [file.path for file in client.list_artifacts(stages["evaluate"].info.run_id, "charts")]
@@ -118,7 +118,7 @@ def test_champion_scores_as_the_pipeline_did(repo, tmp_path):
 
 def test_receipt_is_verified(repo, tmp_path):
     assert "every score is the same" in run("leadscore", "verify", "outputs/infer/receipt.json", cwd=repo).stdout
-    for name in ("outputs", "leadscore"):
+    for name in ("outputs", "leadscore", "nbs"):
         shutil.copytree(repo / name, tmp_path / name)
     shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
     scores = pd.read_parquet(tmp_path / "outputs/infer/scored_leads.parquet")

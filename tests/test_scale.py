@@ -96,7 +96,8 @@ def folder(tmp_path_factory):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["train"]["folds"], params["scale"]["engine"] = FOLDS, "pandas"
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    (folder / "mappings").symlink_to(ROOT / "mappings")
+    for name in ("mappings", "nbs"):
+        (folder / name).symlink_to(ROOT / name)
     leads = make_leads(PARTS * SIZE).astype({"careers": object})
     leads.iloc[-5] = leads.iloc[7].where(leads.columns != "", leads.iloc[-5, 0])
     leads.loc[[3, 20_000], "careers"] = "x"
