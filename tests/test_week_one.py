@@ -112,13 +112,13 @@ def test_a_label_in_the_leads_to_be_scored_is_set_aside_and_said(work, leads):
     assert pd.read_csv(work / "outputs/infer/scored_leads.csv").equals(plain)
 
 
-def test_the_same_leads_give_the_same_list_from_everywhere(own, tmp_path, leads):
+def test_the_same_leads_give_the_same_list_from_everywhere(repo, own, tmp_path, leads):
     "The rules travel in the model: pipeline, model folder elsewhere, champion and MLflow's model."
     change(own, infer=RULES)
     assert "Running stage 'train'" not in run("dvc", "repro", cwd=own).stdout  # a rule costs no training
     run("leadscore", "register", cwd=own)
     ours = (own / "outputs/infer/scored_leads.csv").read_bytes()
-    assert set(pd.read_csv(own / "outputs/infer/scored_leads.csv")["grade"]) == set("ABCD")
+    assert (pd.read_csv(own / "outputs/infer/scored_leads.csv")["grade"] != pd.read_csv(repo / "outputs/infer/scored_leads.csv")["grade"]).any()
     shutil.copytree(own / "outputs/train/model", tmp_path / "model")
     shutil.copyfile(own / "data/leadscoring_inference.csv", tmp_path / "leads.csv")
     (tmp_path / "params.yaml").write_text("learning_rate: 0.1\ninfer: {grades: none}\n")  # another tool's
@@ -302,7 +302,7 @@ SETTINGS = {
 def test_settings_have_one_source(work, leads):
     "Each option that `params.yaml` has, too, stands in the table; the rules are the model's, whatever `params.yaml` says meanwhile."
     keys = {f"{section}.{key}" for section, entries in yaml.safe_load((work / "params.yaml").read_text()).items() for key in entries}
-    commands = run("leadscore", "--help", cwd=work).stdout.split("COMMAND")[1]
+    commands = run("leadscore", "--help", cwd=work).stdout
     shared = set()
     for command in ("score", "check", "data", "bundle", "register", "champion", "verify", "scale"):
         assert command in commands
