@@ -345,7 +345,7 @@ def _count_months(month: str) -> int:
 
 def read_dates(paths: Iterable[Path]) -> Iterator[pyarrow.Array]:
     "The dates in files of leads, as text, and nothing else of them; what can't be read is for `read_pieces` to say."
-    for path in paths:
+    for path in filter(Path.is_file, map(Path, paths)):  # a pipe would wait for its writer
         try:
             batches = csv.open_csv(
                 pyarrow.OSFile(str(path)),

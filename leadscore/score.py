@@ -193,11 +193,12 @@ def choose_rules(bundle: Bundle, given: Optional[Infer]) -> Infer:
     return rules
 
 
-def name_overrides(own: Optional[Infer], used: Infer) -> str:
-    "Which rules differ from the model's own, in words; empty if none does."
-    differ = [name for name, value in used if own is not None and getattr(own, name) != value]
-    say = lambda value: "none" if value is None else value  # noqa: E731
-    return ", ".join(f"{name} {say(getattr(used, name))} (the model's: {say(getattr(own, name))})" for name in differ)
+def name_overrides(bundle: Bundle, rules: Infer, id_column: Optional[str] = None) -> str:
+    "Which rules, or what column that numbers the leads, differ from the model's own, in words; empty if none does."
+    own = {} if bundle.rules is None else {"id_column": bundle.id_column or "", **bundle.rules.model_dump()}
+    used = {"id_column": (bundle.id_column if id_column is None else id_column) or "", **rules.model_dump()}
+    say = lambda value: "none" if value in (None, "") else value  # noqa: E731
+    return ", ".join(f"{name} {say(used[name])} (the model's: {say(own[name])})" for name in own if own[name] != used[name])
 
 
 def score_each(leads: pd.DataFrame, bundle: Bundle, rules: Infer, reasons: bool) -> pd.DataFrame:
@@ -309,7 +310,7 @@ class Scored:
     leads, scored, calls : numbers of leads
     labelled : whether a label was set aside
     rejected : DataFrame of rejected cells, as from `leadscore.data.validate_leads`; their leads have a line without score
-    overrides : rules that differ from the model's own, in words
+    overrides : what differs from the model's own rules, in words
     """
 
     leads: int
@@ -362,7 +363,7 @@ def score_file(
             write_scores((rank_leads(scores, ranks[rows], calls, rules) for scores, rows in zip(spill.read(), spill.slices())), target)
             if not len(rejected):
                 beside.unlink(missing_ok=True)
-    return Scored(len(probability), int(probability.notna().sum()), calls, has_label(source), rejected, name_overrides(bundle.rules, rules))
+    return Scored(len(probability), int(probability.notna().sum()), calls, has_label(source), rejected, name_overrides(bundle, rules, id_column))
 
 
 def _score_pieces(
