@@ -115,6 +115,20 @@ def test_scale_alone_cleans_on_a_worker_and_trains(repo, tmp_path):
     call(bin, "leadscore", "scale", "train", tmp_path / "cleaned", "-o", tmp_path / "model", "--workers", 0, cwd=repo)
 
 
+def test_setup_in_a_copied_folder_runs_the_code_of_the_copy(repo, tmp_path):
+    first, copy = tmp_path / "first", tmp_path / "the copy"
+    shutil.copytree(repo, first, ignore=shutil.ignore_patterns(".git", ".dvc", "mlruns", "outputs", "reports"))
+    (first / "requirements.lock").write_text("")  # what is installed beside our code does not matter here
+    run("make", "setup", cwd=first, PYTHONPATH="")
+    shutil.copytree(first, copy, symlinks=True)
+    for folder in (first, copy):
+        run("make", "setup", cwd=folder, PYTHONPATH="")
+        where = call(folder / ".venv/bin", "python", "-c", "import leadscore; print(leadscore.__file__)", cwd=tmp_path).stdout
+        assert where.strip() == str(folder / "leadscore/__init__.py")
+        assert f"{folder}/.venv/bin" in (folder / ".venv/bin/leadscore").read_text()
+        assert "Nothing to be done" in run("make", "setup", cwd=folder, PYTHONPATH="").stdout
+
+
 def test_every_extra_is_tried():
     source = (ROOT / "tests/test_installs.py").read_text()
     assert [extra for extra in PROJECT["optional-dependencies"] if f'".[{extra}]"' not in source] == []
