@@ -15,14 +15,20 @@ help: ## list the targets
 
 setup: $(SETUP) ## make .venv from requirements.lock and install the package into it
 
+# A .venv that came along when the folder was moved or copied runs the code of its first place: it is made anew.
+ifneq ($(shell cat $(SETUP) 2>/dev/null),$(CURDIR))
+.PHONY: $(SETUP)
+NEW := --clear
+endif
+
 $(SETUP): requirements.lock pyproject.toml setup.py .pre-commit-config.yaml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "leadscore needs Python 3.11; name it by make PYTHON=…"; exit 1; }
-	$(PYTHON) -m venv "$(VENV)"
+	$(PYTHON) -m venv $(NEW) "$(VENV)"
 	python -m pip install --quiet uv
 	uv pip install --quiet --requirement requirements.lock
 	uv pip install --quiet --no-deps --editable .
 	@test ! -d .git || pre-commit install || echo "git hooks are not installed, see above; all else works"
-	@touch $@
+	@echo "$(CURDIR)" >$@
 
 data/leadscoring.csv: | $(SETUP)
 	dvc pull --quiet data.dvc
@@ -80,6 +86,6 @@ study: $(SETUP) ## measure features, parts of the model and leaks on the leads c
 bench: $(SETUP) ## measure what users wait for, beside the targets
 	python benchmarks/bench.py
 
-lock: ## resolve requirements.lock anew
+lock: $(SETUP) ## resolve requirements.lock anew
 	uv pip compile --quiet --upgrade pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url \
 		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock

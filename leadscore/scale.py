@@ -69,9 +69,11 @@ def connect(workers: int = 2, scheduler: Optional[str] = None) -> Iterator[Optio
         import dask.dataframe  # noqa: F401  LightGBM asks for it
         from distributed import Client, LocalCluster
     except ImportError:
-        raise LeadscoreError("Dask is not installed here; pip install 'leadscore[scale]'") from None
+        raise LeadscoreError("Dask is not installed here; pip install '.[scale]' in the repo") from None
     if not scheduler:
-        with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
+        local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # any free port: Dask's own may be taken
+        silent = {"silence_logs": logging.CRITICAL}
+        with LocalCluster(n_workers=workers, threads_per_worker=1, **local, **silent) as cluster, Client(cluster) as client:
             yield client
         return
     try:

@@ -619,7 +619,7 @@ def download_bundle(uri: str, folder: Path) -> Path:
     try:
         import mlflow
     except ImportError:
-        raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install 'leadscore[experiment]', or name a folder with --model") from None
+        raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install '.[experiment]' in the repo, or name a folder with --model") from None
     from mlflow.exceptions import MlflowException
 
     store = resolve_tracking_uri()

@@ -198,7 +198,7 @@ def test_without_dask_pandas_does_it_or_one_line_says_how_to_install_it(folder, 
     pd.testing.assert_frame_equal(join(folder / "by_pandas"), alone[0], check_exact=True)
     if not importlib.util.find_spec("distributed"):
         done = run(*command, cwd=ROOT, ok=False)
-        assert done.stderr == "leadscore: Dask is not installed here; pip install 'leadscore[scale]'\n"
+        assert done.stderr == "leadscore: Dask is not installed here; pip install '.[scale]' in the repo\n"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real leads are not at hand")
