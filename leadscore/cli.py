@@ -183,7 +183,7 @@ def _run(command: list[str], root: Path) -> int:
     return subprocess.run([found, *command[1:]], cwd=root).returncode
 
 
-_INSTALL = {"dvc": "pip install 'leadscore[pipeline]'", "git": "install it (Debian: apt-get install git)"}
+_INSTALL = {"dvc": "pip install '.[pipeline]' in the repo", "git": "install it (Debian: apt-get install git)"}
 
 # %% ../nbs/15_cli.ipynb #12c4ec02
 def check(arguments: argparse.Namespace) -> None:

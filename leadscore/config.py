@@ -85,7 +85,8 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "a package").split(".")[0]
         extra = find_extra(module)
-        return f"{module} is not installed here; pip install '{f'leadscore[{extra}]' if extra else module}'"
+        mend = f"pip install '.[{extra}]' in the repo" if extra else f"pip install {module}"
+        return f"{module} is not installed here; {mend}"
     if isinstance(error, OSError):
         missing = name_library(str(error))
         where = f"{error.filename}: " if error.filename else ""

@@ -1,5 +1,6 @@
 """Each documented way to install, into a fresh venv; without the lock, the bounds of pyproject.toml must be enough."""
 
+import re
 import shutil
 import sys
 import tomllib
@@ -72,6 +73,10 @@ def test_scoring_install_is_small_and_with_the_lock_gives_the_same_bytes(repo, t
     assert scored.read_bytes() == (repo / "outputs/infer/scored_leads.csv").read_bytes()
     refused = call(bin, "leadscore", "score", repo / "data/leadscoring_inference.csv", "-o", "none.csv", cwd=tmp_path, exit_code=1)
     assert "MLflow is not installed here" in refused.stderr
+    call(bin, "leadscore", "verify", "outputs/infer/receipt.json", cwd=repo)
+    for command in ("leadscore champion", "leadscore register", "leadscore champion --revert", "python -m leadscore.stage clean"):
+        refused = call(bin, *command.split(), cwd=repo, exit_code=1).stderr
+        assert re.fullmatch(r"leadscore: \w+ is not installed here; pip install '\.\[(experiment|pipeline)\]' in the repo\n", refused), refused
 
 
 def test_experiment_alone_reads_the_registry_and_compares(repo, tmp_path):
