@@ -8,14 +8,13 @@ __all__ = ['FILES', 'hide_packages', 'find_id_column', 'change_rules', 'score', 
 
 # %% ../nbs/15_cli.ipynb #897edfdb
 import argparse
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from csv import reader as csv_reader
 from dataclasses import replace
 from pathlib import Path
@@ -237,7 +236,6 @@ def register(root: Path) -> None:
     from leadscore.clean import fill_database
     from leadscore.tracking import log_missing, main_checkout, needing_store, register_bundle
 
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     folder, metrics = root / "outputs" / "train" / "model", root / "metrics" / "evaluate.json"
     for path in (folder / "meta.json", metrics):
         if not path.is_file():
@@ -247,7 +245,7 @@ def register(root: Path) -> None:
     params = load_params(root / "params.yaml")
     leads = pd.read_parquet(root / "outputs" / "clean" / "leads.parquet")
     card = make_model_card(root)
-    with redirect_stderr(io.StringIO()), hold(main_checkout()), needing_store():  # MLflow's hints are for us; its errors are raised
+    with hold(main_checkout()), needing_store():
         missing = log_missing(params, root)
         line = register_bundle(folder, json.loads(metrics.read_text()), params, leads, card)
     if missing:
