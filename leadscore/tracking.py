@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'main_checkout', 'resolve_tracking_uri', 'import_mlflow', 'follow_move', 'connect',
            'describe_refusal', 'needing_store', 'close_killed_runs', 'open_run', 'flatten', 'close_run', 'log_missing',
-           'log_candidates', 'check_criteria', 'compare_bundles', 'register_bundle', 'find_champion', 'list_decisions',
-           'revert_champion', 'download_bundle']
+           'log_candidates', 'check_criteria', 'compare_bundles', 'find_champion', 'list_decisions', 'mend_decisions',
+           'check_origin', 'register_bundle', 'revert_champion', 'download_bundle']
 
 # %% ../nbs/12_tracking.ipynb #3894c18b
 import base64
@@ -499,7 +499,8 @@ def _log_pipeline(run_id: str, pipeline: Any, example: "pd.DataFrame") -> None:
         )
 
 # %% ../nbs/12_tracking.ipynb #bbfd220a
-_PYFUNC = '''from mlflow.models import set_model
+_PYFUNC = '''import pandas as pd
+from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 
@@ -511,7 +512,7 @@ class LeadScore(PythonModel):
 
         self.bundle = Bundle.load(context.artifacts["bundle"])
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None):  # without a type, MLflow warns
         from leadscore.score import score_frame
 
         scores = score_frame(model_input, self.bundle)
@@ -543,21 +544,33 @@ def check_criteria(metrics: dict, criteria: Criteria) -> dict[str, str]:
     }
     return {name: fault for name, (holds, fault) in checks.items() if not holds}
 
+# %% ../nbs/12_tracking.ipynb #5f1a0c11
+_FEWEST = 100  # leads that tell two models apart
 
-def compare_bundles(challenger: "Bundle", champion: "Bundle", leads: "pd.DataFrame", params: Params) -> dict[str, float]:
-    """Measure two models on the same latest days, which neither has seen.
+
+def _same_spec(challenger: "Bundle", champion: "Bundle") -> bool:
+    ours, theirs = challenger.meta["spec"], champion.meta["spec"]
+    return all(ours[name] == theirs[name] for name in ("features", "lightgbm", "linear_weight"))
+
+
+def compare_bundles(
+    challenger: "Bundle", champion: "Bundle", leads: "pd.DataFrame", params: Params, same_file: bool = False
+) -> dict[str, float | str]:
+    """Measure two models on the latest days, on leads that neither has seen.
 
     Parameters
     ----------
-    challenger, champion : models; one that was trained on those days is fitted anew, by its specification, on the leads before them
+    challenger : model trained on `leads`
+    champion : model; fitted anew if it was trained on the same leads, else taken as it is
     leads : DataFrame of cleaned leads with label and raw levels
     params : seed, hold-out, draws of the bootstrap
+    same_file : both were trained on one file of leads, perhaps cleaned in different ways
 
     Returns
     -------
-    dict: challenger, champion (AUC), difference, low, high (95 % interval of the paired difference), leads.
+    dict: challenger, champion (AUC), difference, low, high (95 % interval of the paired difference), leads; or a note why
+    there are no figures.
     """
-    from leadscore.evaluate import bootstrap, measure
     from leadscore.experiment import ModelSpec
     from leadscore.features import split_by_time
     from leadscore.model import Blend
@@ -565,156 +578,154 @@ def compare_bundles(challenger: "Bundle", champion: "Bundle", leads: "pd.DataFra
 
     base = params.base
     earlier, later = split_by_time(leads, base.holdout_days)
+    same_leads = challenger.meta["data_sha256"] == champion.meta["data_sha256"]
+    if same_leads and _same_spec(challenger, champion):
+        return {"note": "same leads and specification"}
+    if not same_leads and not same_file:
+        later = later[later[DATE] > champion.meta["last_created"]]
+        earlier = leads.drop(later.index)
+        if len(later) < _FEWEST:
+            new = f"only {len(later)} of the latest came after those of the champion"
+            return {"note": f"trained on other leads, and {new}"}
+    if later[LABEL].nunique() < 2:
+        return {"note": f"the {len(later)} latest leads all have the same label"}
 
-    def predict(bundle: "Bundle") -> "pd.Series":
-        blend = bundle.blend
-        if bundle.meta["last_created"] >= str(later[DATE].min()):
-            blend = Blend.fit(earlier, ModelSpec(**bundle.meta["spec"]), bundle.cleaner, base.seed, base.threads)
-        return 1 / (1 + np.exp(-blend.predict(blend.cleaner.remap(later)).round(9)))
+    def refit(bundle: "Bundle") -> Blend:
+        return Blend.fit(earlier, ModelSpec(**bundle.meta["spec"]), bundle.cleaner, base.seed, base.threads)
 
-    ours, theirs = predict(challenger), predict(champion)
-    auc = [measure(later[LABEL], p, 0.5)["auc"] for p in (ours, theirs)]
-    drawn = [bootstrap(later[LABEL], p, 0.5, params.evaluate.draws, base.seed)["auc"] for p in (ours, theirs)]
-    low, high = (drawn[0] - drawn[1]).quantile([0.025, 0.975])
-    return {"challenger": auc[0], "champion": auc[1], "difference": auc[0] - auc[1], "low": low, "high": high, "leads": len(later)}
-
-
-def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.DataFrame", card: str) -> str:
-    """Register a bundle, unless it is in the registry, and make it champion if the criteria hold and it is not worse than the champion.
-
-    Parameters
-    ----------
-    folder : the bundle
-    metrics : of `metrics/evaluate.json`, measured on it
-    params : whose criteria and store count
-    leads : DataFrame of cleaned leads with label, to compare with the champion on
-    card : of the model, Markdown; describes the version, and the registered model once it is champion
-
-    Returns
-    -------
-    One line that says what was done.
-
-    Raises
-    ------
-    LeadscoreError : the metrics were measured on another bundle.
-    """
-    from leadscore.model import hash_fit
-
-    client, experiment_id = connect(params)
-    digest, fit = hash_file(Path(folder) / SUMS), hash_fit(folder)
-    if metrics["fit"] != fit[: len(metrics["fit"])]:
-        raise LeadscoreError(f"metrics/evaluate.json: measured on another bundle than {folder}; run dvc repro first")
-    known = client.search_model_versions(f"name = '{MODEL}' and tags.bundle_sha256 = '{digest}'")
-    version = str(known[0].version) if known else _log_bundle(client, experiment_id, Path(folder), digest, fit, card)
-    name = f"version {version} of {MODEL}{', registered before' if known else ', registered'}"
-    faults = list(check_criteria(metrics, params.criteria).values())
-    before, compared = find_champion(client), {}
-    if [decision.get("reverted") for decision in list_decisions(client) if decision["version"] == version][-1:] == [True]:
-        return f"{name}; not champion: it was reverted"
-    if before not in (None, version):
-        compared = _compare_with_champion(Path(folder), leads, params, before)
-        if compared.get("low", 0) < -params.criteria.margin:
-            faults.append(f"AUC over the champion's {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f}) may be below {-params.criteria.margin:+}")
-    for metric, value in flatten(metrics["forward_pooled"]).items():
-        client.set_model_version_tag(MODEL, version, f"forward.{metric}", f"{value:.6f}")
-    client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults) or "all hold")
-    client.update_model_version(MODEL, version, _shorten(card))
-    if before != version:
-        _record(client, {"version": version, "before": before, "champion": before if faults else version, "faults": faults, "compared": compared})
-    if faults and before == version:
-        return f"{name}; still champion, but: {'; '.join(faults)}; leadscore champion --revert goes back one"
-    if faults:
-        return f"{name}; not champion: {'; '.join(faults)}"
-    client.set_registered_model_alias(MODEL, "champion", version)
-    client.update_registered_model(MODEL, _shorten(card))
-    beside = f", AUC over version {before}'s {compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f})" if "low" in compared else ""
-    return f"{name}; champion{beside}"
+    rival = refit(champion) if same_leads or same_file else champion.blend
+    return _measure_both(refit(challenger), rival, later, params)
 
 
-def _compare_with_champion(folder: Path, leads: "pd.DataFrame", params: Params, version: str) -> dict:
-    from leadscore.model import Bundle
+def _measure_both(challenger: "Blend", champion: "Blend", later: "pd.DataFrame", params: Params) -> dict[str, float]:
+    "AUC of two blends on the same leads, and the interval of its difference."
+    from leadscore.evaluate import bootstrap, measure
+    from leadscore.schema import LABEL
 
-    with temporary_folder() as temporary:
-        kept = download_bundle(CHAMPION, temporary)
-        try:
-            champion = Bundle.load(kept)
-        except SchemaError as error:  # of an older schema: nothing to compare with
-            return {"note": f"version {version} can't be read: {error}"}
-        return compare_bundles(Bundle.load(folder), champion, leads, params)
+    auc, drawn = {}, {}
+    for name, blend in {"challenger": challenger, "champion": champion}.items():
+        p = 1 / (1 + np.exp(-blend.predict(blend.cleaner.remap(later)).round(9)))
+        auc[name] = measure(later[LABEL], p, 0.5)["auc"]
+        drawn[name] = bootstrap(later[LABEL], p, 0.5, params.evaluate.draws, params.base.seed)["auc"]
+    low, high = (drawn["challenger"] - drawn["champion"]).quantile([0.025, 0.975])
+    difference = auc["challenger"] - auc["champion"]
+    return {**auc, "difference": difference, "low": low, "high": high, "leads": len(later)}
+
+# %% ../nbs/12_tracking.ipynb #5f1a0c15
+_DECISION = "decision."
 
 
-def _shorten(card: str, longest: int = 4900) -> str:
-    "A card as a description, of which MLflow's databases keep 5,000 characters: paragraphs that don't fit are left out at its end."
-    if len(card) <= longest:
-        return card
-    return f"{card[: card.rindex(chr(10) * 2, 0, longest)]}\n\n(The whole card is model_card.md among the artifacts of the version's run.)\n"
+def _find_model(client: "MlflowClient") -> Optional["RegisteredModel"]:
+    from mlflow.exceptions import MlflowException
 
-
-def find_champion(client: "MlflowClient") -> Optional[str]:
-    "Version that the alias stands on; None if there is none."
     try:
-        version = client.get_registered_model(MODEL).aliases.get("champion")
-        return None if version is None else str(version)
-    except Exception as error:
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        return client.get_registered_model(MODEL)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
 
 
-_DECISION = "decision."
-
-
-def _record(client: "MlflowClient", decision: dict) -> None:
-    "Append a decision, under its time, to the tags of the registered model."
-    time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    client.set_registered_model_tag(MODEL, f"{_DECISION}{time}", json.dumps(decision, default=float))
+def find_champion(client: "MlflowClient") -> Optional[str]:
+    "Version that the alias stands on; None if there is none."
+    model = _find_model(client)
+    version = model.aliases.get("champion") if model else None
+    return None if version is None else str(version)
 
 
 def list_decisions(client: "MlflowClient") -> list[dict]:
     "What was decided about the champion, oldest first, each with its `time`."
-    tags = client.get_registered_model(MODEL).tags
-    return [{"time": key.removeprefix(_DECISION), **json.loads(tags[key])} for key in sorted(tags) if key.startswith(_DECISION)]
+    model = _find_model(client)
+    tags = model.tags if model else {}
+    keys = sorted(key for key in tags if key.startswith(_DECISION))
+    return [{"time": key.removeprefix(_DECISION), **json.loads(tags[key])} for key in keys]
 
 
-def revert_champion(params: Params) -> str:
-    """Give the alias back to the champion before.
+def _record(client: "MlflowClient", decision: dict) -> None:
+    "Append a decision, under its time, to the tags of the registered model."
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    client.set_registered_model_tag(MODEL, f"{_DECISION}{now}", json.dumps(decision, default=float))
+
+
+def _find_previous(decisions: list[dict], champion: str) -> Optional[str]:
+    "The champion before this one; None if there was none."
+    made = [decision["before"] for decision in decisions if decision["version"] == decision["champion"] == champion]
+    return made[-1] if made else None
+
+
+def mend_decisions(client: "MlflowClient") -> Optional[dict]:
+    "Put in the decision that is missing, and give it; None: none is missing."
+    decisions, champion = list_decisions(client), find_champion(client)
+    last = decisions[-1]["champion"] if decisions else None
+    if champion in (None, last):
+        return None
+    if last and champion == _find_previous(decisions, last):
+        moved = {"version": last, "reverted": True}
+    else:
+        moved = {"version": champion}
+    decision = {**moved, "before": last, "champion": champion, "faults": [], "note": "found afterwards"}
+    _record(client, decision)
+    return decision
+
+# %% ../nbs/12_tracking.ipynb #5f1a0c17
+def check_origin(root: Path) -> None:
+    """Check that the bundle trained last is of the leads in `data/`, and of those cleaned last.
 
     Parameters
     ----------
-    params : whose store counts
-
-    Returns
-    -------
-    One line that says what was done.
+    root : of the repo
 
     Raises
     ------
-    LeadscoreError : there is no champion, or none before it.
+    LeadscoreError : it is of others.
     """
-    client, _ = connect(params)
-    champion = find_champion(client)
-    if champion is None:
-        raise LeadscoreError("there is no champion to revert; run make repro first")
-    made = [decision["before"] for decision in list_decisions(client) if decision["version"] == decision["champion"] == champion]
-    if not made or made[-1] is None:
-        raise LeadscoreError(f"there was no champion before version {champion}; register another model first")
-    _record(client, {"version": champion, "before": champion, "champion": made[-1], "reverted": True, "faults": []})
-    client.set_registered_model_alias(MODEL, "champion", made[-1])
-    client.update_registered_model(MODEL, client.get_model_version(MODEL, made[-1]).description)
-    return f"version {made[-1]} of {MODEL}; champion again, in place of version {champion}"
+    model, cleaned = root / "outputs/train/model", root / "outputs/clean/leads.parquet"
+    deps = _read_locked(root).get("clean", {}).get("deps", [])
+    used = [dep.get("md5") for dep in deps if dep["path"] == "data"]
+    lying = _read_data(root).get("data_md5")
+    if used and lying and used != [lying]:
+        raise LeadscoreError(f"{root / 'data'}: not the leads that {model} was trained on; run dvc repro first")
+    if hash_file(cleaned) not in (model / "meta.json").read_text(errors="replace"):  # as its data_sha256
+        raise LeadscoreError(f"{cleaned}: not the leads that {model} was trained on; run dvc repro first")
 
 
-def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest: str, fit: str, card: str) -> str:
+def _describe_leads(root: Path) -> dict[str, str]:
+    "Tags that say whose leads a version was trained on, and which."
+    from leadscore.sample import is_sample
+
+    return {"leads": "sample" if is_sample(root / "data") else "own", **_read_data(root)}
+
+
+def _is_of_sample(version: "ModelVersion") -> bool:
+    "Whether a version was trained on the sample; one of before there was such a tag counts as a team's own."
+    return version.tags.get("leads") == "sample"
+
+
+def _find_version(client: "MlflowClient", digest: str) -> Optional[str]:
+    "The latest version that is this bundle and whose files are there."
+    known = client.search_model_versions(f"name = '{MODEL}' and tags.bundle_sha256 = '{digest}'")
+    for number in sorted((int(version.version) for version in known), reverse=True):
+        with temporary_folder() as temporary:
+            try:
+                if hash_file(_download(f"models:/{MODEL}/{number}", temporary) / SUMS) == digest:
+                    return str(number)
+            except SchemaError:  # its files are gone
+                continue
+    return None
+
+# %% ../nbs/12_tracking.ipynb #5f1a0c18
+def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, card: str, tags: dict[str, str]) -> str:
     "Log the bundle as a pyfunc, and its card, into the run that trained it, or one of its own, and register it; gives the version."
     from importlib.metadata import version
 
     import mlflow
 
     from leadscore import __file__ as package
+    from leadscore.model import hash_fit
     from leadscore.sample import make_leads
     from leadscore.schema import LABEL
 
-    runs = client.search_runs([experiment_id], f"tags.fit_sha256 = '{fit}'", max_results=1)
+    runs = client.search_runs([experiment_id], f"tags.fit_sha256 = '{hash_fit(folder)}'", max_results=1)
     example = make_leads(5).rename(columns={"": "lead_id"}).drop(columns=LABEL)
     packages = ["lightgbm", "numpy", "pandas", "pandera", "pyarrow", "pydantic", "pyyaml", "scipy"]
     with temporary_folder() as temporary, _without_hints():
@@ -731,7 +742,7 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, digest
                 input_example=example,
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
-        return str(mlflow.register_model(info.model_uri, MODEL, tags={"bundle_sha256": digest}).version)
+        return str(mlflow.register_model(info.model_uri, MODEL, tags=tags).version)
 
 
 def _make_signature(id_column: Optional[str]) -> "ModelSignature":
@@ -750,6 +761,220 @@ def _make_signature(id_column: Optional[str]) -> "ModelSignature":
     return ModelSignature(Schema(taken), Schema(given))
 
 
+# %% ../nbs/12_tracking.ipynb #5f1a0c19
+def _compete(
+    client: "MlflowClient", version: str, before: str, folder: Path, leads: "pd.DataFrame", params: Params
+) -> dict[str, float | str]:
+    "Figures of challenger and champion; or a note why there are none, or a fault that needs none."
+    from leadscore.model import Bundle
+
+    ours, theirs = client.get_model_version(MODEL, version), client.get_model_version(MODEL, before)
+    if ours.tags["bundle_sha256"] == theirs.tags["bundle_sha256"]:  # its files were gone, and are there again
+        return {"note": f"it is the bundle of version {before}"}
+    if _is_of_sample(ours) and not _is_of_sample(theirs):
+        known = "is" if "leads" in theirs.tags else "may be"
+        return {"fault": f"it is the sample's, and version {before} {known} of your own leads"}
+    if _is_of_sample(theirs) and not _is_of_sample(ours):
+        return {"note": f"version {before} is the sample's"}
+    with temporary_folder() as temporary:
+        try:
+            kept = _download(f"models:/{MODEL}/{before}", temporary)
+            champion = Bundle.load(kept)
+        except SchemaError as error:  # of an older schema, or its files are gone: nothing to compare with
+            reason = str(error).replace(f"{temporary}/", "").split("; ")[0]
+            return {"note": f"version {before} can't be read ({reason})"}
+        same_file = "data_md5" in ours.tags and ours.tags["data_md5"] == theirs.tags.get("data_md5")
+        return compare_bundles(Bundle.load(folder), champion, leads, params, same_file)
+
+
+def _judge(compared: dict, margin: float) -> list[str]:
+    "What a comparison has against the challenger."
+    if "fault" in compared:
+        return [compared["fault"]]
+    if compared.get("low", 0) >= -margin:
+        return []
+    return [f"AUC over the champion's {_write_difference(compared)} may be below {-margin:+}"]
+
+
+def _write_difference(compared: dict) -> str:
+    return f"{compared['difference']:+.4f} ({compared['low']:+.4f} to {compared['high']:+.4f})"
+
+
+def _say(before: Optional[str], is_champion: bool, faults: list[str], compared: dict) -> str:
+    "What was decided, for the terminal."
+    if faults:
+        return f"{'still champion, but' if is_champion else 'not champion'}: {'; '.join(faults)}"
+    if "note" in compared:
+        return f"champion; nothing was compared: {compared['note']}"
+    if compared:
+        return f"champion, AUC over version {before}'s {_write_difference(compared)}"
+    return "champion"
+
+# %% ../nbs/12_tracking.ipynb #5f1a0c1a
+def _shorten(card: str, longest: int = 4900) -> str:
+    "A card as a description, of which MLflow's databases keep 5,000 characters: its last paragraphs are left out."
+    if len(card) <= longest:
+        return card
+    kept = card[: card.rindex("\n\n", 0, longest)]
+    return f"{kept}\n\n(The whole card is model_card.md among the artifacts of the version's run.)\n"
+
+
+def _describe_version(client: "MlflowClient", version: str, metrics: dict, faults: list[str], card: str) -> None:
+    "Figures, faults and card, on the page of a version."
+    for metric, value in flatten(metrics["forward_pooled"]).items():
+        client.set_model_version_tag(MODEL, version, f"forward.{metric}", f"{value:.6f}")
+    client.set_model_version_tag(MODEL, version, "criteria", "; ".join(faults) or "all hold")
+    client.update_model_version(MODEL, version, _shorten(card))
+
+
+def register_bundle(folder: Path, metrics: dict, params: Params, leads: "pd.DataFrame", card: str, root: Path) -> str:
+    """Register a bundle, unless it is in the registry; it becomes champion if it reaches the criteria and is not worse.
+
+    Parameters
+    ----------
+    folder : the bundle
+    metrics : of `metrics/evaluate.json`, measured on it
+    params : whose criteria and store count
+    leads : DataFrame of cleaned leads with label, to compare with the champion on
+    card : of the model, Markdown; describes the version, and the registered model once it is champion
+    root : of the repo, in whose `data/` the leads lie
+
+    Returns
+    -------
+    One line that says what was done.
+
+    Raises
+    ------
+    LeadscoreError : the metrics were measured on another bundle.
+    """
+    from leadscore.model import hash_fit
+
+    client, experiment_id = connect(params)
+    folder = Path(folder)
+    digest, fit = hash_file(folder / SUMS), hash_fit(folder)
+    if metrics["fit"] != fit[: len(metrics["fit"])]:
+        raise LeadscoreError(f"metrics/evaluate.json: measured on another bundle than {folder}; run dvc repro first")
+    mend_decisions(client)
+    known = _find_version(client, digest)
+    version = known
+    if version is None:
+        version = _log_bundle(client, experiment_id, folder, card, {"bundle_sha256": digest, **_describe_leads(root)})
+    name = f"version {version} of {MODEL}, registered{' before' if known else ''}"
+    decided = [decision for decision in list_decisions(client) if decision["version"] == version]
+    if decided and decided[-1].get("reverted"):
+        return f"{name}; not champion: it was reverted"
+    before = find_champion(client)
+    compared = {} if before in (None, version) else _compete(client, version, before, folder, leads, params)
+    faults = [*check_criteria(metrics, params.criteria).values(), *_judge(compared, params.criteria.margin)]
+    _describe_version(client, version, metrics, faults, card)
+    if not faults:
+        client.set_registered_model_alias(MODEL, "champion", version)
+    if before != version:
+        decision = {"version": version, "before": before, "champion": before if faults else version}
+        _record(client, {**decision, "faults": faults, "compared": compared})
+    if not faults:
+        client.update_registered_model(MODEL, _shorten(card))
+    said = f"{name}; {_say(before, before == version, faults, compared)}"
+    if faults and before == version and not _why_not_back(client)[1]:
+        return f"{said}; leadscore champion --revert goes back one"
+    return said
+
+# %% ../nbs/12_tracking.ipynb #5f1a0c1c
+def _why_not_back(client: "MlflowClient") -> tuple[Optional[str], str]:
+    "The champion before the one at hand, and why it can't be champion again; an empty text: it can."
+    champion = find_champion(client)
+    previous = _find_previous(list_decisions(client), champion)
+    if previous is None:
+        return None, f"there was no champion before version {champion}; register another model first"
+    versions = client.search_model_versions(f"name = '{MODEL}'")
+    kept = {str(version.version): version for version in versions}
+    before = f"version {previous}, the champion before version {champion},"
+    if previous not in kept:
+        mend = "give the alias champion to another version on its page (make mlflow)"
+        return previous, f"{before} was deleted in MLflow; {mend}"
+    if _is_of_sample(kept[previous]) and not _is_of_sample(kept[champion]):
+        return previous, f"{before} is the sample's, and not of your own leads; register another model first"
+    return previous, ""
+
+
+def revert_champion(params: Params) -> str:
+    """Give the alias back to the champion before.
+
+    Parameters
+    ----------
+    params : whose store counts
+
+    Returns
+    -------
+    One line that says what was done.
+
+    Raises
+    ------
+    LeadscoreError : there is no champion; or none before it, or one that can't be champion again.
+    """
+    client, _ = connect(params)
+    mended, champion = mend_decisions(client), find_champion(client)
+    if champion is None:
+        raise LeadscoreError("there is no champion to revert; run make repro first")
+    if mended and mended.get("reverted"):  # a revert that was killed half-way
+        champion, previous = mended["version"], champion
+    else:
+        previous, reason = _why_not_back(client)
+        if reason:
+            raise LeadscoreError(reason)
+        client.set_registered_model_alias(MODEL, "champion", previous)
+        _record(client, {"version": champion, "before": champion, "champion": previous, "reverted": True, "faults": []})
+    client.update_registered_model(MODEL, client.get_model_version(MODEL, previous).description)
+    return f"version {previous} of {MODEL}; champion again, in place of version {champion}"
+
+# %% ../nbs/12_tracking.ipynb #5f1a0c1e
+_MODEL_URI = re.compile(r"models:/(m-\w+|[^/@]+(/(\d+|latest)|@[^/@]+))|runs:/\w+/.+")
+
+
+def _fetch(uri: str, folder: Path) -> Path:
+    "Download whatever a URI names."
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise LeadscoreError(f"{uri}: {one_line(error, 200)}; name one that MLflow has") from None
+        raise LeadscoreError(f"{uri}: {describe_refusal(error)}") from None
+    except OSError as error:
+        raise LeadscoreError(f"{uri}: {one_line(error, 200)}; mend that") from None
+
+
+def _find_bundle(path: Path, uri: str) -> Path:
+    "The bundle in what was downloaded."
+    found = sorted(path.glob("**/meta.json"))
+    if len(found) == 1:
+        return found[0].parent
+    if any(path.glob("**/*")):
+        raise SchemaError(f"{uri}: no leadscore bundle in it; name another model")
+    raise SchemaError(f"{uri}: its files are gone from MLflow's artifacts; run leadscore register")
+
+
+def _download(uri: str, folder: Path) -> Path:
+    "As `download_bundle`, for who has named no URI."
+    if not _MODEL_URI.fullmatch(uri):
+        forms = f"models:/{MODEL}@champion, models:/{MODEL}/3, or runs:/ID/PATH"
+        raise LeadscoreError(f"{uri}: no URI of a model; write {forms}")
+    try:
+        import_mlflow()
+    except ImportError:
+        raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install 'leadscore[experiment]'") from None
+    store = resolve_tracking_uri()
+    if store.startswith(_SQLITE) and not Path(store.removeprefix(_SQLITE)).is_file():
+        raise LeadscoreError(f"{uri}: there is no MLflow store yet; run make repro first")
+    with needing_store():
+        champion = find_champion(_open_store())
+    if uri == CHAMPION and champion is None:
+        raise LeadscoreError(f"{uri}: there is no champion; run make repro first")
+    return _find_bundle(_fetch(uri, folder), uri)
+
+
 def download_bundle(uri: str, folder: Path) -> Path:
     """Download a registered bundle; none of its code is run.
 
@@ -764,23 +989,10 @@ def download_bundle(uri: str, folder: Path) -> Path:
 
     Raises
     ------
-    LeadscoreError : MLflow does not know it, or it is no bundle.
+    SchemaError : its files are gone, or it is no bundle.
+    LeadscoreError : MLflow does not know it.
     """
     try:
-        mlflow = import_mlflow()
-    except ImportError:
-        raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install 'leadscore[experiment]', or name a folder with --model") from None
-    from mlflow.exceptions import MlflowException
-
-    store = resolve_tracking_uri()
-    if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).is_file():
-        raise LeadscoreError(f"{uri}: there is no MLflow store yet; run make repro first, or name a folder with --model")
-    try:
-        _open_store()
-        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        raise LeadscoreError(f"{uri}: {one_line(error, 200)}; run make repro first, or name a folder with --model") from None
-    found = sorted(path.glob("**/meta.json"))
-    if len(found) != 1:
-        raise SchemaError(f"{uri}: no leadscore bundle in it; name another model")
-    return found[0].parent
+        return _download(uri, folder)
+    except LeadscoreError as error:
+        raise type(error)(f"{error}, or name a folder with --model") from None
