@@ -8,14 +8,13 @@ __all__ = ['FILES', 'hide_packages', 'find_id_column', 'change_rules', 'score', 
 
 # %% ../nbs/15_cli.ipynb #897edfdb
 import argparse
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from csv import reader as csv_reader
 from dataclasses import replace
 from pathlib import Path
@@ -229,32 +228,33 @@ def register(root: Path) -> None:
 
     Raises
     ------
-    LeadscoreError : there is no bundle or no evaluation of it; or the database can't be filled, which is tried last.
+    LeadscoreError : there is no bundle or no evaluation of it; or it is of other leads than those in `data/`; or the
+        database can't be filled, which is tried last.
     """
     if "DVC_EXP_NAME" in os.environ or "DVC_STAGE" in os.environ:
         print("leadscore register: inside an experiment of DVC, nothing to do")
         return
     from leadscore.card import make_model_card
     from leadscore.clean import fill_database
-    from leadscore.tracking import log_missing, main_checkout, needing_store, register_bundle
+    from leadscore.tracking import check_origin, log_missing, main_checkout, needing_store, register_bundle
 
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     folder, metrics = root / "outputs" / "train" / "model", root / "metrics" / "evaluate.json"
-    for path in (folder / "meta.json", metrics):
+    cleaned = root / "outputs" / "clean" / "leads.parquet"
+    for path in (folder / "meta.json", metrics, cleaned):
         if not path.is_file():
             raise LeadscoreError(f"{path}: no such file; run dvc repro first")
     import pandas as pd
 
+    check_origin(root)
     params = load_params(root / "params.yaml")
-    leads = pd.read_parquet(root / "outputs" / "clean" / "leads.parquet")
-    card = make_model_card(root)
-    with redirect_stderr(io.StringIO()), hold(main_checkout()), needing_store():  # MLflow's hints are for us; its errors are raised
+    leads, card = pd.read_parquet(cleaned), make_model_card(root)
+    with hold(main_checkout()), needing_store():
         missing = log_missing(params, root)
-        line = register_bundle(folder, json.loads(metrics.read_text()), params, leads, card)
+        line = register_bundle(folder, json.loads(metrics.read_text()), params, leads, card, root)
     if missing:
         print(f"was missing in MLflow and is there now: {', '.join(missing)}")
     print(line)
-    if fill_database(root / "data" / FILES[0], root / "outputs" / "clean" / "leads.parquet", params.clean.db_url, params.base.id_column):
+    if fill_database(root / "data" / FILES[0], cleaned, params.clean.db_url, params.base.id_column):
         print("the database held no run, or another one; it holds this one now")
 
 
@@ -270,20 +270,26 @@ def champion(revert: bool, root: Path) -> None:
     ------
     LeadscoreError : there is no champion, or none before it.
     """
-    from leadscore.tracking import connect, find_champion, list_decisions, main_checkout, needing_store, revert_champion
+    from leadscore import tracking
 
     params = load_params(root / "params.yaml")
-    with hold(main_checkout()), needing_store():
+    with hold(tracking.main_checkout()), tracking.needing_store():
         if revert:
-            print(revert_champion(params))
+            print(tracking.revert_champion(params))
             return
-        client, _ = connect(params)
-        if find_champion(client) is None:
-            raise LeadscoreError("there is no champion; run make repro first")
-        decisions = list_decisions(client)
+        client, _ = tracking.connect(params)
+        tracking.mend_decisions(client)
+        decisions, standing = tracking.list_decisions(client), tracking.find_champion(client)
     for decision in decisions:
-        kept = "reverted" if decision.get("reverted") else "; ".join(decision["faults"]) or "made champion"
-        print(f"{decision['time'][:19]}  version {decision['version']}: {kept}; champion: {decision['champion']}")
+        said = "reverted" if decision.get("reverted") else "; ".join(decision["faults"]) or "made champion"
+        if "note" in decision:
+            said += f" ({decision['note']})"
+        if "note" in decision.get("compared", {}):
+            said += f" (nothing was compared: {decision['compared']['note']})"
+        after = f"champion: {decision['champion']}" if decision["champion"] else "no champion"
+        print(f"{decision['time'][:19]}  version {decision['version']}: {said}; {after}")
+    if standing is None:
+        raise LeadscoreError("there is no champion; run make repro first")
 
 
 def verify(receipt: str, root: Path) -> None:
