@@ -964,7 +964,7 @@ def _download(uri: str, folder: Path) -> Path:
     try:
         import_mlflow()
     except ImportError:
-        raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install 'leadscore[experiment]'") from None
+        raise LeadscoreError(f"{uri}: MLflow is not installed here; pip install '.[experiment]' in the repo") from None
     store = resolve_tracking_uri()
     if store.startswith(_SQLITE) and not Path(store.removeprefix(_SQLITE)).is_file():
         raise LeadscoreError(f"{uri}: there is no MLflow store yet; run make repro first")

@@ -124,4 +124,6 @@ def repo(tmp_path_factory, worker_id) -> Path:
             commit(folder)
             (folder / ".git/info/exclude").write_text("made\n")
             (folder / "made").touch()
-    return shutil.copytree(folder, tmp_path_factory.mktemp(f"a {worker_id}") / "repo", symlinks=True)
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp(f"a {worker_id}") / "repo", symlinks=True)
+    run("leadscore", "champion", cwd=copy)  # MLflow's store follows
+    return copy
