@@ -89,6 +89,9 @@ def _normalise_output(output: "NotebookNode") -> "NotebookNode":
 def kernel_environment(root: Path) -> Iterator[None]:
     "Set the environment that a kernel starts in, to import the code of `root`; put back at the end."
     with temporary_folder() as profile:
+        (profile / "profile_default").mkdir()
+        quiet = "c.IPKernelApp.log_level = 'CRITICAL'\n"  # else a busy machine sees the kernel complain that it is stopped
+        (profile / "profile_default" / "ipython_kernel_config.py").write_text(f"c = get_config()\n{quiet}")
         fixed = {
             "JUPYTER_PATH": None, "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(profile), "PYTHONPATH": str(root),
             "PYTHONHASHSEED": "0", "TZ": "UTC", "PYDEVD_DISABLE_FILE_VALIDATION": "1",

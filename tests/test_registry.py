@@ -61,11 +61,6 @@ def replaced(settled, tmp_path_factory):
     return folder / "repo", run("leadscore", "register", cwd=folder / "repo")
 
 
-def hear(done):
-    "What a command said on stderr; the kernel's own word, when it is stopped on a busy machine, is not ours."
-    return [line for line in done.stderr.splitlines() if not line.startswith("[IPKernelApp]")]
-
-
 def look(folder):
     "Size and time of each file that MLflow writes."
     paths = [folder / "mlflow.db", *(folder / "mlruns").rglob("*")]
@@ -76,7 +71,7 @@ def test_a_copy_shares_nothing_and_a_moved_repo_keeps_its_champion(settled, tmp_
     before = look(settled)
     other = copy(settled, tmp_path / "über #2 & co")
     note = f"note: the repo was moved or copied: MLflow keeps its artifacts in {other}/mlruns now, not in {settled}/mlruns"
-    assert hear(run(*CLEAN, cwd=other)) == [note]
+    assert run(*CLEAN, cwd=other).stderr.splitlines() == [note]
     assert set(look(other)) > set(before) == set(look(settled)) and look(settled) == before
     moved = other.rename(tmp_path / "moved")
     assert "moved or copied" in run(*SCORE, cwd=moved).stderr
@@ -99,7 +94,7 @@ def test_a_deleted_experiment_is_restored_and_a_deleted_run_logged_again(settled
     folder = copy(settled, tmp_path / "repo")
     client = open_store(folder)
     client.delete_experiment("1")
-    moved, restored = hear(run(*CLEAN, cwd=folder))
+    moved, restored = run(*CLEAN, cwd=folder).stderr.splitlines()
     assert "moved or copied" in moved and restored == "note: the experiment leadscore was deleted in MLflow; it is restored, with its runs"
     client.delete_run(client.get_model_version("leadscore", "1").run_id)
     said = run("leadscore", "register", cwd=folder).stdout
@@ -199,4 +194,4 @@ def test_commands_are_silent_where_nobody_watches(settled, tmp_path):
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     folder = copy(settled, tmp_path / "repo")
     for command in (CLEAN, ("leadscore", "register"), ("leadscore", "champion"), SCORE):
-        assert hear(run(*command, cwd=folder, **store)) == [], command
+        assert run(*command, cwd=folder, **store).stderr == "", command
