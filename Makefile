@@ -7,6 +7,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 unexport PYTHONDONTWRITEBYTECODE  # each process would compile its packages anew
 SETUP := .venv/.setup
+# The kernel opens no port, and so does not warn of one.
+EXECUTE := jupyter nbconvert --log-level=ERROR --execute \
+	--KernelManager.transport=ipc --KernelManager.ip="$$(mktemp -u -t kernel.XXXXXX)"
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks export readme study bench lock
 
@@ -46,7 +49,7 @@ torture: $(SETUP) data/leadscoring.csv ## kill each stage and command 20 times, 
 
 audit: $(SETUP) ## look for weaknesses in the code, and ask PyPI for known ones of the packages
 	bandit --quiet --configfile pyproject.toml --recursive leadscore benchmarks
-	uvx pip-audit --requirement requirements.lock --no-deps --disable-pip
+	PIP_AUDIT_LOGLEVEL=error uvx --quiet pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 docs: $(SETUP) ## build the site into _docs/, from notebooks, docstrings and the sample's reports: after make repro on it
 	python docs/build_site.py
@@ -76,11 +79,11 @@ export: $(SETUP)
 
 readme: $(SETUP) ## make README.md from nbs/index.ipynb, which shows the sample's results: after make repro on it
 	python docs/build_site.py --check
-	jupyter nbconvert --log-level=ERROR --execute --to markdown --no-input --output-dir=. --output=README \
+	$(EXECUTE) --to markdown --no-input --output-dir=. --output=README \
 		--NbConvertApp.output_files_dir=nbs/images nbs/index.ipynb
 
 study: $(SETUP) ## measure features, parts of the model and leaks on the leads cleaned last: nbs/study.ipynb (10 min)
-	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace nbs/study.ipynb
+	$(EXECUTE) --to notebook --inplace nbs/study.ipynb
 	nbdev_clean --fname nbs/study.ipynb
 
 bench: $(SETUP) ## measure what users wait for, beside the targets
