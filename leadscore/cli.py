@@ -236,7 +236,7 @@ def register(root: Path) -> None:
         return
     from leadscore.card import make_model_card
     from leadscore.clean import fill_database
-    from leadscore.tracking import check_origin, log_missing, main_checkout, needing_store, register_bundle
+    from leadscore.tracking import check_origin, main_checkout, mirror, needing_store, register_bundle
 
     folder, metrics = root / "outputs" / "train" / "model", root / "metrics" / "evaluate.json"
     cleaned = root / "outputs" / "clean" / "leads.parquet"
@@ -249,7 +249,7 @@ def register(root: Path) -> None:
     params = load_params(root / "params.yaml")
     leads, card = pd.read_parquet(cleaned), make_model_card(root)
     with hold(main_checkout()), needing_store():
-        missing = log_missing(params, root)
+        missing = mirror(params, root)
         line = register_bundle(folder, json.loads(metrics.read_text()), params, leads, card, root)
     if missing:
         print(f"was missing in MLflow and is there now: {', '.join(missing)}")

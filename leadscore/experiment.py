@@ -268,7 +268,7 @@ def _show_progress(steps: int) -> Callable[[Any], Any]:
 def run_experiment(
     leads: pd.DataFrame, feature_set: str, linear_weight: float, candidates: list[str], folds: int, trials: int, min_relevance: float, seed: int,
     threads: int,
-) -> tuple[pd.DataFrame, pd.Series, ModelSpec, Any, pd.DataFrame]:  # fmt: skip
+) -> tuple[pd.DataFrame, pd.Series, ModelSpec]:  # fmt: skip
     """The case study's two experiments, a third one on the rich features, and the tuning.
 
     Parameters
@@ -281,8 +281,6 @@ def run_experiment(
     leaderboard : DataFrame, one row a candidate and experiment (`all`, `relevant`, `rich`, `tune`)
     relevances : Series, feature of the case study -> share of the best model's importance
     spec : ModelSpec for training
-    best : the best candidate of the last experiment on the chosen set, fitted, with its preprocessing (a scikit-learn pipeline)
-    example : DataFrame, five leads as `best` takes them
 
     Source: Lead_Scoring_Case_Study, "Model Experimentation" 1 and 2.
     """
@@ -294,18 +292,16 @@ def run_experiment(
     if not features:
         raise SchemaError(f"experiment.min_relevance = {min_relevance}: no feature is that relevant; lower it")
     second = set_up(leads, features, folds, seed, threads, max_encoding_ohe=1000)
-    board, best = step(compare(second, "relevant", candidates))
-    boards.append(board)
+    boards.append(step(compare(second, "relevant", candidates))[0])
     frame = frame_rich(leads)
     third = set_up(frame, list(frame.columns.drop(LABEL)), folds, seed, threads, max_encoding_ohe=50)  # more levels: by their rate
-    board, best_rich = step(compare(third, "rich", candidates))
-    boards.append(board)
+    boards.append(step(compare(third, "rich", candidates))[0])
     if feature_set == "rich":  # tuned on what training will fit: LightGBM's own way with categories
-        features, frame, chosen, best = RICH, frame.drop(columns=LABEL), third, best_rich
+        features = RICH
         codes = pd.DataFrame(Encoder(RICH).fit_transform(leads, seed), leads.index, RICH).astype({name: "category" for name in RICH if name in CATEGORICAL})
         to_tune = set_up(codes.assign(**{LABEL: leads[LABEL]}), RICH, folds, seed, threads, preprocess=False)
     else:
-        linear_weight, frame, chosen, to_tune = 0.0, leads[features], second, second
+        linear_weight, to_tune = 0.0, second
     found, board = step(tune_lightgbm(to_tune, DEFAULTS[feature_set], trials))
     spec = ModelSpec(feature_set=feature_set, features=features, linear_weight=linear_weight, **found)
-    return pd.concat([*boards, board], ignore_index=True), relevances, spec, chosen.finalize_model(best), frame.head()
+    return pd.concat([*boards, board], ignore_index=True), relevances, spec

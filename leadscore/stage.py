@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from leadscore.config import (
-    STAGES, LeadscoreError, Params, describe_error, find_root, load_params, name_library, notebook_name, one_line, run_command, stage_params,
+    STAGES, LeadscoreError, Params, describe_error, find_root, hold, load_params, name_library, notebook_name, one_line, run_command, stage_params,
     temporary_folder, write_whole,
 )  # fmt: skip
 
@@ -166,7 +166,7 @@ def _describe(name: str, text: str) -> str:
 
 
 def run_stage(stage: str) -> None:
-    """Run a stage as DVC does: check `params.yaml`, open an MLflow run, execute the notebook, log what came out.
+    """Run a stage as DVC does: check `params.yaml`, execute the notebook, mirror what came out in MLflow.
 
     Parameters
     ----------
@@ -181,21 +181,16 @@ def run_stage(stage: str) -> None:
     root = find_root()
     params = load_params(root / "params.yaml")
     import papermill  # noqa: F401
-    from leadscore.tracking import close_run, open_run
+    from leadscore.tracking import import_mlflow, main_checkout, mirror
 
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(open_run, stage, params)  # MLflow and the kernel take seconds to start: at the same time
-        done = False
-        try:
-            with kernel_environment(root):
-                execute(stage, params, root)
-            done = True
-        finally:
-            try:
-                client, run_id = opening.result()
-                close_run(client, run_id, stage, root) if done else client.set_terminated(run_id, "FAILED")
-            except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
-                print(f"leadscore: {stage}: not in MLflow ({one_line(error, 200)}){'; leadscore register puts it in later' * done}", file=sys.stderr)
+    with ThreadPoolExecutor(1) as pool, kernel_environment(root):
+        pool.submit(import_mlflow)  # which takes seconds, while the notebook runs
+        execute(stage, params, root)
+    try:
+        with hold(main_checkout()):
+            mirror(params, root, [stage], just_run=True)
+    except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
+        print(f"leadscore: {stage}: not in MLflow ({one_line(error, 200)}); leadscore register puts it in later", file=sys.stderr)
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

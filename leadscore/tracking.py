@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'main_checkout', 'resolve_tracking_uri', 'import_mlflow', 'follow_move', 'connect',
-           'describe_refusal', 'needing_store', 'close_killed_runs', 'open_run', 'flatten', 'close_run', 'log_missing',
-           'log_candidates', 'check_criteria', 'compare_bundles', 'find_champion', 'list_decisions', 'mend_decisions',
-           'check_origin', 'register_bundle', 'revert_champion', 'download_bundle']
+           'describe_refusal', 'needing_store', 'flatten', 'mirror', 'check_criteria', 'compare_bundles',
+           'find_champion', 'list_decisions', 'mend_decisions', 'check_origin', 'register_bundle', 'revert_champion',
+           'download_bundle']
 
 # %% ../nbs/12_tracking.ipynb #3894c18b
 import base64
@@ -16,16 +16,15 @@ import json
 import os
 import re
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stderr
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -33,7 +32,7 @@ import numpy as np
 import yaml
 
 from leadscore.config import (
-    STAGES, SUMS, Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, is_alive, load_params, name_temporary, notebook_name, one_line, stage_params,
+    STAGES, SUMS, Criteria, LeadscoreError, Params, SchemaError, find_root, hash_file, load_params, name_temporary, notebook_name, one_line, stage_params,
     temporary_folder,
 )  # fmt: skip
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.models import ModelSignature
 
@@ -273,46 +273,6 @@ def needing_store() -> Iterator[None]:
         raise LeadscoreError(describe_refusal(error)) from None
 
 # %% ../nbs/12_tracking.ipynb #7faa38c8
-_PROCESS = "leadscore.process"
-
-
-def _is_alive(process: str) -> bool:
-    "Whether `host:pid` runs; of another host we can't know, and say yes."
-    host, pid = process.rsplit(":", 1)
-    return host != socket.gethostname() or is_alive(int(pid))
-
-
-def close_killed_runs(client: "MlflowClient", experiment_id: str) -> list[str]:
-    "Mark runs whose process is gone as failed; returns their ids."
-    runs = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
-    killed = [run.info.run_id for run in runs if _PROCESS in run.data.tags and not _is_alive(run.data.tags[_PROCESS])]
-    for run_id in killed:
-        client.set_terminated(run_id, "FAILED")
-    return killed
-
-
-def open_run(stage: str, params: Params, used: Optional[dict] = None) -> tuple["MlflowClient", str]:
-    """Open a run for a stage, with its parameters; mark killed ones as failed before.
-
-    Parameters
-    ----------
-    stage : its name, which is the run's
-    params : of `params.yaml`
-    used : the stage's parameters, if it ran before, with the code and leads of then
-
-    Returns
-    -------
-    client, run_id
-    """
-    client, experiment_id = connect(params)
-    close_killed_runs(client, experiment_id)
-    tags = {"stage": stage, _PROCESS: f"{socket.gethostname()}:{os.getpid()}", **({} if used else _read_origin())}
-    named = os.environ.get("DVC_EXP_NAME")
-    run_id = client.create_run(experiment_id, run_name=f"{stage} ({named})" if named else stage, tags=tags).info.run_id
-    _log(client, run_id, used or stage_params(params, stage), {})
-    return client, run_id
-
-
 def _read_origin() -> dict[str, str]:
     "Tags that say which code and which leads a run is of, where Git and DVC know; `dirty` is code that differs from the commit."
     root, tags = find_root(), {}
@@ -362,17 +322,9 @@ _ARTIFACTS = {
 }
 
 
-def close_run(client: "MlflowClient", run_id: str, stage: str, root: Path) -> None:
-    """Log what a stage wrote, and close its run.
-
-    Parameters
-    ----------
-    client, run_id : as from `open_run`
-    stage : whose report, metrics and main outputs are logged. The hash of the report becomes a tag, and so do those of a fit
-        (by which `leadscore register` finds its run) and of its training data.
-    root : of the repo
-    """
-    metrics, report = root / "metrics" / f"{stage}.json", root / "reports" / f"{notebook_name(stage)}.ipynb"
+def _log_stage(client: "MlflowClient", run_id: str, stage: str, report: Path, root: Path) -> None:
+    "Log what a stage's outs hold; a fit's hashes become tags, by which `leadscore register` finds its run and its leads."
+    metrics = root / "metrics" / f"{stage}.json"
     if metrics.is_file():
         values = flatten(json.loads(metrics.read_text()))
         _log(client, run_id, {}, {name.replace(".", "/", 1): value for name, value in values.items()})  # a section of charts on the run's page each
@@ -389,8 +341,21 @@ def close_run(client: "MlflowClient", run_id: str, stage: str, root: Path) -> No
             _log(client, run_id, {f"lightgbm.{name}": value for name, value in meta["spec"]["lightgbm"].items()}, {})
         else:
             client.log_artifact(run_id, str(path))
-    client.set_tag(run_id, "report_sha256", hash_file(report))
-    client.set_terminated(run_id, "FINISHED")
+    if stage == "experiment":
+        _log_candidates(client, run_id, root / "outputs" / "experiment" / "leaderboard.csv")
+
+
+def _log_candidates(client: "MlflowClient", parent: str, leaderboard: Path) -> None:
+    "A nested run for each row of the leaderboard."
+    run = client.get_run(parent)
+    tags = {name: value for name, value in run.data.tags.items() if name in ("mlflow.source.git.commit", "dirty", "data_md5")}
+    texts = ["experiment", "candidate", "model"]
+    for row in csv.DictReader(leaderboard.read_text().splitlines()):
+        name = f"{row['experiment']}: {row['candidate']}"
+        nested = client.create_run(run.info.experiment_id, run_name=name, tags={"mlflow.parentRunId": parent, "stage": "candidate", **tags})
+        params = json.loads(row.pop("params")) | {text: row.pop(text) for text in texts}
+        _log(client, nested.info.run_id, params, row)
+        client.set_terminated(nested.info.run_id)
 
 
 def _log_charts(client: "MlflowClient", run_id: str, report: Path) -> None:
@@ -404,37 +369,51 @@ def _log_charts(client: "MlflowClient", run_id: str, report: Path) -> None:
             client.log_artifacts(run_id, str(temporary), "charts")
 
 
-def log_missing(params: Params, root: Path) -> list[str]:
-    """Log the stages whose outputs are here and whose runs are not in MLflow, because it was down or a stage came from DVC's cache.
+def mirror(params: Params, root: Path, stages: Sequence[str] = STAGES, just_run: bool = False) -> list[str]:
+    """Log what the outs of stages hold and MLflow has not, because they have just run, MLflow was down, or they came from DVC's cache.
 
     Parameters
     ----------
-    params : of `params.yaml`; a stage's own are those that it ran with, by `dvc.lock`
+    params : of `params.yaml`
     root : of the repo
+    stages : their names
+    just_run : whether they ran with `params`, and the code and leads at hand; else their parameters are those of `dvc.lock`
 
     Returns
     -------
-    Their names.
+    Names of those that MLflow had not.
     """
-    import pandas as pd
-
-    locked = _read_locked(root)
     client, experiment_id = connect(params)
-    missing = []
-    for stage in STAGES:
+    locked, missing = _read_locked(root), []
+    for stage in stages:
         report = root / "reports" / f"{notebook_name(stage)}.ipynb"
-        query = f"attributes.status = 'FINISHED' and tags.report_sha256 = '{hash_file(report)}'" if report.is_file() else ""
-        if query and not client.search_runs([experiment_id], query, max_results=1):
-            client, run_id = open_run(stage, params, _flatten_locked(locked.get(stage, {})))
-            try:
-                if stage == "experiment":
-                    _log_rows(client, experiment_id, run_id, pd.read_csv(root / "outputs/experiment/leaderboard.csv"))
-                close_run(client, run_id, stage, root)
-            except BaseException:
-                client.set_terminated(run_id, "FAILED")
-                raise
-            missing.append(stage)
+        if not report.is_file():
+            continue
+        tags = {"stage": stage, "report_sha256": hash_file(report), **(_read_origin() if just_run else {})}
+        query = f"tags.stage = '{stage}' and tags.report_sha256 = '{tags['report_sha256']}'"
+        known = client.search_runs([experiment_id], query)
+        if any(run.info.status == "FINISHED" for run in known):
+            continue
+        for run in known:  # cut off
+            _delete(client, run)
+        named = os.environ.get("DVC_EXP_NAME")
+        run = client.create_run(experiment_id, run_name=f"{stage} ({named})" if named else stage, tags=tags)
+        try:
+            _log(client, run.info.run_id, stage_params(params, stage) if just_run else _flatten_locked(locked.get(stage, {})), {})
+            _log_stage(client, run.info.run_id, stage, report, root)
+        except BaseException:
+            _delete(client, run)
+            raise
+        client.set_terminated(run.info.run_id)
+        missing.append(stage)
     return missing
+
+
+def _delete(client: "MlflowClient", run: "Run") -> None:
+    "Delete a run, and those nested in it."
+    nested = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
+    for one in [*nested, run]:
+        client.delete_run(one.info.run_id)
 
 
 def _flatten_locked(stage: dict) -> dict:
@@ -443,60 +422,6 @@ def _flatten_locked(stage: dict) -> dict:
     for key, value in stage.get("params", {}).get("params.yaml", {}).items():
         used.update(value if isinstance(value, dict) else {key.rsplit(".", 1)[-1]: value})
     return used
-
-# %% ../nbs/12_tracking.ipynb #400cb2b5
-def log_candidates(board: "pd.DataFrame", best: Any, example: "pd.DataFrame", experiment: str = "relevant") -> None:
-    """Log a nested run for each row of the leaderboard, and the best pipeline with signature and requirements.
-
-    Parameters
-    ----------
-    board : DataFrame, as from `leadscore.experiment.run_experiment`
-    best : fitted pipeline, the best candidate of `experiment`
-    example : DataFrame, a few rows of its input
-    experiment : whose best row the pipeline is logged to
-    """
-    try:
-        client, experiment_id = connect()
-        runner = f"tags.`{_PROCESS}` = '{socket.gethostname()}:{os.getppid()}'"  # a stage's kernel is a child of its runner
-        parent = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and {runner}")
-        if parent:
-            best_row = board.index[board["experiment"] == experiment][0]
-            runs = _log_rows(client, experiment_id, parent[0].info.run_id, board)
-            _log_pipeline(runs[best_row], best, example)
-    except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
-        print(f"leadscore: candidates are not in MLflow: {one_line(error, 200)}", file=sys.stderr)
-
-
-def _log_rows(client: "MlflowClient", experiment_id: str, parent: str, board: "pd.DataFrame") -> dict[int, str]:
-    "A nested run for each row of the leaderboard; gives their ids by the row's index."
-    origin = {name: value for name, value in client.get_run(parent).data.tags.items() if name in ("mlflow.source.git.commit", "dirty", "data_md5")}
-    tags = {"mlflow.parentRunId": parent, "stage": "candidate", **origin}
-    texts, runs = ["experiment", "candidate", "model"], {}
-    for index, row in zip(board.index, board.to_dict("records")):
-        params = json.loads(row.pop("params"))
-        run_id = client.create_run(experiment_id, run_name=f"{row['experiment']}: {row['candidate']}", tags=tags).info.run_id
-        params |= {name: row.pop(name) for name in texts}
-        _log(client, run_id, params, row)
-        client.set_terminated(run_id)
-        runs[index] = run_id
-    return runs
-
-
-def _log_pipeline(run_id: str, pipeline: Any, example: "pd.DataFrame") -> None:
-    "Log a scikit-learn pipeline into a run, for the record; nothing of ours reads the pickle again."
-    from importlib.metadata import version
-
-    import mlflow
-
-    packages = ["pycaret-core", "scikit-learn", "lightgbm", "pandas", "numpy"]
-    with _without_hints(), mlflow.start_run(run_id=run_id):
-        mlflow.sklearn.log_model(
-            pipeline,
-            name="pipeline",
-            serialization_format="cloudpickle",
-            signature=mlflow.models.infer_signature(example, pipeline.predict(example)),
-            pip_requirements=[f"{package}=={version(package)}" for package in packages],
-        )
 
 # %% ../nbs/12_tracking.ipynb #bbfd220a
 _PYFUNC = '''import pandas as pd

@@ -89,7 +89,7 @@ def test_a_killed_stage_is_run_again(torn, request, stage):
     assert run("git", "status", "--porcelain", cwd=torn).stdout == "" and leftovers(torn) == []
     client = mlflow.MlflowClient(f"sqlite:///{torn}/mlflow.db")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()], f"tags.stage = '{stage}'")
-    assert [run.info.status for run in runs][:1] == ["FINISHED"] and {run.info.status for run in runs[1:]} <= {"FAILED", "FINISHED"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_killed_scoring_is_run_again(torn, request):
