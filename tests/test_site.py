@@ -282,7 +282,7 @@ def test_profile_report(page, serve, work):
     code = "\n".join(cell.source for cell in nbformat.read(work / "nbs/pipeline/00_profile.ipynb", 4).cells if cell.cell_type == "code")
     run("python", "-c", code.replace("html = False", "html = True"), cwd=work, MPLBACKEND="agg")
     page.goto(f"{serve(work / 'reports')}profile.html")
-    assert page.title() == "Labelled leads" and page.get_by_text("Number of observations").first.is_visible()
+    assert page.title().startswith("400 labelled leads, 2021-07-01 to ") and page.get_by_text("Number of observations").first.is_visible()
     for column in ("lead_id", "first_platform_c", "app_complete_flag"):
         assert page.get_by_role("link", name=column, exact=True).first.is_visible()
 
