@@ -121,6 +121,9 @@ def test_passwords_stay_out_of_logs_reports_and_mlflow(work):
     (work / "params.yaml").write_text(params)
     message = fails("python", "-m", "leadscore.stage", "clean", cwd=work, LEADSCORE_DB_URL="postgresql://ada:s3cret@127.0.0.1:9/leads")
     assert "postgresql://ada:***@127.0.0.1:9/leads" in message
+    half = (work / "tmp/01_clean.ipynb").read_bytes()
+    run("python", "-m", "leadscore.stage", "profile", cwd=work, LEADSCORE_DB_URL="postgresql://ada:s3cret@127.0.0.1:9/leads")
+    assert (work / "tmp/01_clean.ipynb").read_bytes() == half
     written = [path for path in work.rglob("*") if path.is_file() and "nbs" not in path.parts]
     assert work / "mlflow.db" in written and work / "tmp/01_clean.ipynb" in written
     assert [path for path in written if b"s3cret" in path.read_bytes()] == []

@@ -97,7 +97,7 @@ def test_a_capacity_is_that_of_the_list(work, leads):
     leads.assign(created_date=hours.strftime("%Y-%m-%d %H:%M:%S")).to_csv(work / "morning.csv", index=False)
     listed, said = score(work, "morning.csv", work / "scored.csv", "--capacity", "10")
     assert sorted(listed.loc[listed["call"] == "yes", "rank"]) == list(range(1, 11))
-    assert said == "".join([f"{work}/scored.csv: 100 leads, 100 scored, 10 to call; capacity 10 (the model's: none)\n"])
+    assert said == f"{work}/scored.csv: 100 leads, 100 scored, 10 to call; capacity 10 (the model's: none)\n"
 
 
 def test_a_label_in_the_leads_to_be_scored_is_set_aside_and_said(work, leads):
