@@ -44,14 +44,16 @@ def multiply(folder: str) -> None:
 
 def clean(source: str, target: str, url: str = "") -> None:
     "Labelled leads to Parquet, and into a database if there is a URL."
-    from leadscore.clean import Cleaner, clean_labelled, read_mappings
+    from leadscore.clean import clean_labelled
+    from leadscore.recipe import Cleaner, read_mappings
 
     clean_labelled(Path(source), Path(target), Cleaner(*read_mappings(Path("mappings")), 0.9), 0.05, None, url or None)
 
 
 def clean_stage(folder: str) -> None:
     "What stage `clean` does with the leads in data/, without notebook."
-    from leadscore.clean import Cleaner, clean_labelled, clean_unlabelled, read_mappings
+    from leadscore.clean import clean_labelled, clean_unlabelled
+    from leadscore.recipe import Cleaner, read_mappings
 
     cleaner = Cleaner(*read_mappings(Path("mappings")), 0.9)
     clean_labelled(Path("data/leadscoring.csv"), Path(folder) / "leads.parquet", cleaner, 0.05, None, f"sqlite:///{folder}/stage.db")
@@ -69,7 +71,7 @@ def compare(source: str, folder: str) -> None:
     import pandas as pd
     from reference import clean as clean_slowly
 
-    from leadscore.clean import VIEWS
+    from leadscore.database import VIEWS
 
     slow = clean_slowly(Path(source), Path("mappings"), Path(folder) / "slow.db").sort_values("lead_id", ignore_index=True)
     clean(source, f"{folder}/fast.parquet")
@@ -80,12 +82,12 @@ def compare(source: str, folder: str) -> None:
 def fit(folder: str) -> None:
     import pandas as pd
 
-    from leadscore.clean import Cleaner
+    from leadscore.recipe import Cleaner
     from leadscore.experiment import read_spec
-    from leadscore.model import fit_bundle
+    from leadscore.bundle import fit_bundle
 
     leads, spec = pd.read_parquet("outputs/clean/leads.parquet"), read_spec("outputs/experiment/model_spec.yaml")
-    fit_bundle(leads, spec, Cleaner.load(Path("outputs/clean/cleaner.json")), 10, 0.5, 42, 1)
+    fit_bundle(leads, Training(spec, Cleaner.load(Path("outputs/clean/cleaner.json"))))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import yaml  # noqa: E402
 from sphinx.cmd.build import build_main  # noqa: E402
 
 from leadscore.card import make_data_card, make_model_card  # noqa: E402
-from leadscore.config import LeadscoreError, one_line, temporary_folder, write_whole  # noqa: E402
+from leadscore.files import temporary_folder, write_whole
+from leadscore.params import LeadscoreError, one_line  # noqa: E402
 from leadscore.sample import is_sample  # noqa: E402
 
 HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)\b", re.M)

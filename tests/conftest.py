@@ -13,7 +13,8 @@ import nbformat
 import pytest
 import yaml
 
-from leadscore.config import hold, load_params, stage_params
+from leadscore.files import hold
+from leadscore.params import load_params, stage_params
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data"

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leadscore.cli import main
-from leadscore.config import Infer, LeadscoreError, one_line
-from leadscore.model import Bundle
+from leadscore.params import Infer, LeadscoreError, one_line
+from leadscore.bundle import Bundle
 from leadscore.sample import make_leads
 from leadscore.schema import CATEGORIES, CITY, DATE
 from leadscore.score import score_file

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from conftest import run
 
-from leadscore.config import STAGES
-from leadscore.stage import notebook_name
+from leadscore.params import STAGES
+from leadscore.params import notebook_name
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from conftest import REAL, ROOT, run
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from leadscore.clean import Cleaner, read_mappings
-from leadscore.config import STAGES, load_params, stage_params
-from leadscore.data import read_leads, validate_leads
-from leadscore.evaluate import cross_fit_baselines
+from leadscore.recipe import Cleaner, read_mappings
+from leadscore.params import STAGES, load_params, stage_params
+from leadscore.read import read_leads, validate_leads
+from leadscore.audit import cross_fit_baselines
 from leadscore.sample import make_leads, measure_facts, write_sample
 from leadscore.schema import LABEL
-from leadscore.stage import notebook_name
+from leadscore.params import notebook_name
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 
@@ -93,7 +93,7 @@ def cross_validate_recipe(leads: pd.DataFrame) -> tuple[float, float]:
     folds = pd.DataFrame({LABEL: cleaned[LABEL], "fold": 0, "logit": 0.0, "probability": 0.5})
     for fold, (_, test) in enumerate(StratifiedKFold(10, shuffle=True, random_state=42).split(cleaned, cleaned[LABEL])):
         folds.loc[test, "fold"] = fold
-    parts = [rows for _, rows in cross_fit_baselines(cleaned, folds, cleaner, seed=42, threads=1).groupby("fold")]
+    parts = [rows for _, rows in cross_fit_baselines(cleaned, folds, Training(spec, cleaner)).groupby("fold")]
     auc = sum(roc_auc_score(rows[LABEL], rows["recipe"]) for rows in parts) / len(parts)
     return auc, sum(accuracy_score(rows[LABEL], rows["recipe"] > 0.5) for rows in parts) / len(parts)
 

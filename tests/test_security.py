@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT, fails, run
 
-from leadscore.config import LeadscoreError, load_params
-from leadscore.clean import read_mappings
-from leadscore.data import read_leads
-from leadscore.model import Bundle
-from leadscore.score import verify_receipt
+from leadscore.params import LeadscoreError, load_params
+from leadscore.recipe import read_mappings
+from leadscore.read import read_leads
+from leadscore.bundle import Bundle
+from leadscore.receipt import verify_receipt
 
 SCORE = ["leadscore", "score", "leads.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
 WATCH = """

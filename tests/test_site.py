@@ -21,8 +21,8 @@ import pytest
 import yaml
 from conftest import ROOT, commit, environment, fails, run, wait_for
 
-from leadscore.config import STAGES, LeadscoreError
-from leadscore.stage import notebook_name
+from leadscore.params import STAGES, LeadscoreError
+from leadscore.params import notebook_name
 
 sys.path.insert(0, str(ROOT / "docs"))
 from build_site import check_reports, read_notebook  # noqa: E402
@@ -144,7 +144,7 @@ def test_stage_page_shows_its_figures(page, repo, site, stage):
 
 def test_api_entry_leads_to_its_notebook(page, site):
     page.goto(f"{site}api/08_evaluate.html")
-    entry = page.locator("dl.py", has=page.locator("[id='leadscore.evaluate.curve_decision']"))
+    entry = page.locator("dl.py", has=page.locator("[id='leadscore.measure.curve_decision']"))
     text = entry.inner_text()
     assert "probabilities: dict[str, ndarray]" in text and "DataFrame: threshold, one column a model" in text
     assert re.search(r"Parameters:\s.*label – array.*Returns:\s.*Source:\s+Vickers and Elkin", text, re.S) and "----" not in text
@@ -158,10 +158,10 @@ def test_search_finds_a_function(page, site):
     page.keyboard.press("Control+k")
     page.keyboard.type("backtest")
     page.keyboard.press("Enter")
-    found = page.locator("#search-results a", has_text="leadscore.evaluate.backtest").first
+    found = page.locator("#search-results a", has_text="leadscore.audit.backtest").first
     found.wait_for()
     found.click()
-    page.locator("[id='leadscore.evaluate.backtest']").wait_for()
+    page.locator("[id='leadscore.audit.backtest']").wait_for()
     assert page.url.split("#")[0] == f"{site}api/08_evaluate.html"
 
 

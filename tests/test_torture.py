@@ -14,7 +14,8 @@ import psutil
 import pytest
 from conftest import environment, fails, run
 
-from leadscore.config import STAGES, hash_file
+from leadscore.files import hash_file
+from leadscore.params import STAGES
 
 SCORE = ["leadscore", "score", "data/leadscoring_inference.csv", "--model", "outputs/train/model", "-o"]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
