@@ -285,6 +285,3 @@ def fit_bundle(
     }
     calibration = fit_calibration(oof["logit"].to_numpy(), oof[LABEL].to_numpy())
     return Bundle(blend, count_history(leads), calibration, meta), oof
-
-# %% ../nbs/11_bundle.ipynb #24c8b342
-_RULES = ("capacity", "cost_per_call", "value_per_application", "min_seen", "max_unseen")  # that are options, too

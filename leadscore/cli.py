@@ -27,6 +27,7 @@ from .bundle import _RULES
 from .files import hold, temporary_folder
 from .params import Infer, LeadscoreError, Params, find_root, load_params, one_line, run_command
 
+
 # %% ../nbs/21_cli.ipynb #fb5b3eef
 @contextmanager
 def hide_packages(*names: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .params import SchemaError
-from .read import encode_levels
+from .recipe import encode_levels
 from .recipe import CASE_STUDY, RAW, sort_levels
 from .schema import CATEGORIES, CITY, COUNTS, DATE, LABEL, check_present
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'is_alive', 'name_temporary', 'write_whole', 'temporary_folder', 'hold', 'write_json', 'hash_file', 'State',
-           'write_csv', 'write_parquet', 'read_parquet']
+           'read_ahead', 'write_csv', 'write_parquet', 'read_parquet', 'write_batches', 'side_by_side', 'run_each']
 
 # %% ../nbs/01_files.ipynb #1336180d
 import fcntl
@@ -13,8 +13,9 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from csv import writer as csv_writer
@@ -26,7 +27,7 @@ import pyarrow
 from pyarrow import parquet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .params import SchemaError, one_line
+from .params import LeadscoreError, SchemaError, one_line
 
 # %% ../nbs/01_files.ipynb #71111d84
 def is_alive(pid: int) -> bool:
@@ -174,7 +175,7 @@ class State(BaseModel):
             raise SchemaError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {one_line(first['msg'], 200)}; train anew") from None
 
 # %% ../nbs/01_files.ipynb #2d439a87
-def _read_ahead(pieces: Iterable) -> Iterator:
+def read_ahead(pieces: Iterable) -> Iterator:
     "Make the next piece while this one is worked on."
     with ThreadPoolExecutor(1) as pool:
         pieces = iter(pieces)
@@ -212,7 +213,7 @@ def write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> None:
     "Write frames of the same columns, the first of them shows their types, as one Parquet file, whole or not at all."
     with write_whole(path) as new, ExitStack() as stack:
         schema = writer = None
-        for piece in _read_ahead(pieces):
+        for piece in read_ahead(pieces):
             if schema is None:
                 schema = pyarrow.Schema.from_pandas(piece.head(1000), preserve_index=False)
                 for position, field in enumerate(schema):
@@ -227,3 +228,99 @@ def read_parquet(path: Path, columns: Optional[list[str]] = None) -> Iterator[pd
     with parquet.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns).to_pandas()
+
+# %% ../nbs/01_files.ipynb #15eb0002
+def write_batches(batches: Iterable[pyarrow.RecordBatch], path: Path) -> None:
+    """Write record batches of one schema as a Parquet file for work in between.
+
+    Parameters
+    ----------
+    batches : iterable of RecordBatch
+        At least one; dictionary-encoded columns stay so.
+    path : Path
+        In a temporary folder: what was written by half is left there.
+    """
+    writer = None
+    for batch in batches:
+        if writer is None:
+            coded = [field.name for field in batch.schema if pyarrow.types.is_dictionary(field.type)]
+            options = {"compression": "lz4", "use_dictionary": coded, "write_statistics": False}
+            writer = parquet.ParquetWriter(path, batch.schema, **options)
+        writer.write_batch(batch)
+    writer.close()
+
+# %% ../nbs/01_files.ipynb #15eb0005
+@contextmanager
+def side_by_side(workers: Optional[int] = None, dask: Optional[str] = None) -> Iterator[None]:
+    """Choose what `run_each` runs on.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes of this machine; by default one a core.
+    dask : str, optional
+        Address of a Dask scheduler, such as `tcp://host:8786`; goes before `workers`.
+
+    Raises
+    ------
+    LeadscoreError
+        No scheduler answers.
+    ModuleNotFoundError
+        Dask is not installed.
+    """
+    import joblib
+
+    if dask is None:
+        with joblib.parallel_config(backend="loky" if workers != 1 else "sequential", n_jobs=workers or -1):
+            yield
+        return
+    from distributed import Client
+
+    try:
+        client = Client(dask, timeout=10)
+    except (OSError, ValueError) as error:
+        reason = one_line(error, 200)
+        raise LeadscoreError(f"{dask}: no Dask scheduler answers: {reason}; start one, or leave --dask out") from None
+    with client, joblib.parallel_config(backend="dask", n_jobs=-1):
+        yield
+
+# %% ../nbs/01_files.ipynb #15eb0008
+def run_each(function: Callable, *arguments: Sequence) -> list:
+    """Call a function for each file, side by side where there are several.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : sequences as long as there are files
+
+    Returns
+    -------
+    list
+        What it returned, in order.
+
+    Raises
+    ------
+    LeadscoreError
+        A worker died, of memory for example. What the function raises is raised here, too.
+    """
+    tasks = list(zip(*arguments))
+    if len(tasks) < 2:
+        return [function(*task) for task in tasks]
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    died = (TerminatedWorkerError, *_dask_errors())
+    try:
+        return Parallel()(delayed(function)(*task) for task in tasks)
+    except died as error:
+        mend = "nothing was written; run this again, with fewer --workers or more memory"
+        raise LeadscoreError(f"a worker died ({type(error).__name__}); {mend}") from None
+
+
+def _dask_errors() -> tuple[type[Exception], ...]:
+    "What Dask raises when workers die again and again at one task."
+    if "distributed" not in sys.modules:
+        return ()
+    from distributed import KilledWorker
+
+    return (KilledWorker,)

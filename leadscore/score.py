@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['check_input_features', 'check_unseen_levels', 'count_unseen', 'judge_unseen', 'explain_leads', 'mark_unsure',
            'score_leads', 'choose_rules', 'name_overrides', 'score_each', 'rank_probabilities', 'rank_leads',
-           'count_calls', 'plan_calls', 'check_prediction_ratio', 'write_scores', 'Scored', 'score_file', 'score_frame']
+           'count_calls', 'plan_calls', 'check_prediction_ratio', 'write_scores', 'Scored', 'check_target', 'Scoring',
+           'rank_files', 'write_lists', 'score_file', 'score_frame']
 
 # %% ../nbs/14_score.ipynb #50b33724
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,14 @@ import pyarrow
 
 from .bundle import Bundle, grade
 from .features import join_levels, name_levels
-from .files import hold, temporary_folder, write_csv, write_parquet
+from .files import hold, run_each, temporary_folder, write_csv, write_parquet, write_whole
 from .model import wilson_interval
 from .params import Infer, SchemaError
-from .read import Spill, check_ids, encode_levels, has_label, load_pieces, validate_leads
+from .read import LeadFile, judge_together, look_again, store, validate_leads
+from .recipe import encode_levels
+from .text import check_ids, has_label, list_files
 from .recipe import INTERACTIONS, RAW
-from .schema import CATEGORIES, CITY, DATE, ID, LABEL, LIST, REASONS, check_columns, lead_schema
+from .schema import CATEGORIES, CITY, DATE, ID, LABEL, LIST, REASONS, check_columns, list_columns
 
 # %% ../nbs/14_score.ipynb #63e2af83
 def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
@@ -293,10 +297,10 @@ def check_prediction_ratio(scores: pd.DataFrame, bundle: Bundle) -> dict[str, fl
 
 # %% ../nbs/14_score.ipynb #11dd9847
 def write_scores(scores: pd.DataFrame | Iterable[pd.DataFrame], path: Path) -> None:
-    """Write scores, or their pieces, as Parquet if the name ends in `.parquet`, else by `write_csv`; whole or not at all."""
+    "Write scores, or their pieces, as Parquet if the name ends in `.parquet`, else by `write_csv`; whole or not at all."
     if Path(path).suffix != ".parquet":
         return write_csv(scores, path)
-    write_parquet([scores] if isinstance(scores, pd.DataFrame) else scores, path)
+    return write_parquet([scores] if isinstance(scores, pd.DataFrame) else scores, path)
 
 # %% ../nbs/14_score.ipynb #bf4f9ba3
 @dataclass(frozen=True)
@@ -305,10 +309,14 @@ class Scored:
 
     Attributes
     ----------
-    leads, scored, calls : numbers of leads
-    labelled : whether a label was set aside
-    rejected : DataFrame of rejected cells, as from `leadscore.read.validate_leads`; their leads have a line without score
-    overrides : what differs from the model's own rules, in words
+    leads, scored, calls : int
+        Numbers of leads.
+    labelled : bool
+        Whether a label was set aside.
+    rejected : DataFrame
+        Rejected cells, as from `leadscore.read.load_leads`; their leads have a line without score.
+    overrides : str
+        What differs from the model's own rules, in words.
     """
 
     leads: int
@@ -319,70 +327,212 @@ class Scored:
     overrides: str
 
     def __str__(self) -> str:
-        aside = f"; {LABEL} was set aside" if self.labelled else ""
-        return f"{self.leads:,} leads, {self.scored:,} scored, {self.calls:,} to call{aside}{f'; {self.overrides}' if self.overrides else ''}"
+        notes = [f"{self.leads:,} leads, {self.scored:,} scored, {self.calls:,} to call"]
+        if self.labelled:
+            notes.append(f"{LABEL} was set aside")
+        return "; ".join([*notes, *filter(None, [self.overrides])])
 
-# %% ../nbs/14_score.ipynb #02127411
-def score_file(
-    source: Path, target: Path, model: Path | Bundle, id_column: Optional[str] = None, rules: Optional[Infer] = None, carry: Sequence[str] = (), reasons: bool = True
-) -> Scored:
-    """Score a file of leads, however long: only the probabilities are held in memory.
+# %% ../nbs/14_score.ipynb #14ed0005
+def _is_list(path: Path) -> bool:
+    "Whether a file is a list of ours, by its first columns."
+    start = ",".join(LIST[:3]).encode()
+    return path.is_file() and path.suffix == ".csv" and path.read_bytes()[: len(start)] == start
+
+
+def check_target(source: Path, target: Path, beside: Path) -> None:
+    """Check that a list, and the table of rejected cells beside it, can be written: a file for a file, a folder for a folder.
 
     Parameters
     ----------
-    source : CSV file of leads
-    target : file to write, `.csv` or `.parquet`; `<name>_rejected.csv` beside it if cells were rejected
-    model : the bundle, or its folder
-    id_column : column that numbers the leads, empty for the first, unnamed one; by default the model's
-    rules : by default the model's own
-    carry : further columns of `source` to take along, behind the scores
-    reasons : as in `score_leads`
+    source : Path
+        The leads.
+    target, beside : Path
+        What will be written.
 
     Raises
     ------
-    SchemaError : as `read_leads`, `Bundle.load` and the checks; nothing is written then.
+    SchemaError
+        It would overwrite the leads or something else, or is of another kind.
+    """
+    place, written = source.resolve(), [target.resolve(), beside.resolve()]
+    is_within = source.is_dir() and (written[0] in place.parents or place in written[0].parents)
+    if place in written or is_within:
+        raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
+    if source.is_dir():
+        is_other = target.is_file() or (target.is_dir() and not all(map(_is_list, target.iterdir())))
+        if is_other:
+            raise SchemaError(f"{target}: is there, and no folder of lists; name another output")
+    elif target.is_dir() or beside.is_dir() or target.suffix not in (".csv", ".parquet"):
+        raise SchemaError(f"{target}: no file to write scores to; name one that ends in .csv or .parquet")
+
+# %% ../nbs/14_score.ipynb #14ed0008
+@dataclass(frozen=True)
+class Scoring:
+    """How leads are scored: what travels together to each file.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    rules : Infer
+    id_column : str, optional
+        Column that numbers the leads; empty: the first, unnamed one.
+    carry : sequence of str
+        Further columns to take along.
+    reasons : bool
+        Whether to explain each score.
+    """
+
+    bundle: Bundle
+    rules: Infer
+    id_column: Optional[str]
+    carry: Sequence[str]
+    reasons: bool
+
+    def score(self, piece: pyarrow.RecordBatch) -> tuple[pyarrow.RecordBatch, pd.DataFrame]:
+        "Scores of a piece, what is carried, and `fault`; and the counts of `count_unseen`."
+        names = [name for name in piece.schema.names if name not in self.carry]
+        leads = self.bundle.cleaner.transform(piece.select(names).to_pandas(split_blocks=True))
+        scores = score_each(leads, self.bundle, self.rules, self.reasons)
+        columns = {"probability": pyarrow.array(scores["probability"], pyarrow.float64(), from_pandas=True)}
+        for name in scores.columns.drop([ID, "probability"]):
+            columns[name] = pyarrow.array(scores[name], pyarrow.string(), from_pandas=True)
+        columns |= {name: piece.column(name) for name in [*self.carry, "fault"]}
+        return pyarrow.record_batch(list(columns.values()), names=list(columns)), count_unseen(leads, self.bundle)
+
+# %% ../nbs/14_score.ipynb #14ed000b
+def _score_one(path: Path, stored: Path, scoring: Scoring, show: bool) -> tuple[LeadFile, np.ndarray, pd.DataFrame]:
+    "The file, to be looked at again, its probabilities, and the sum of `count_unseen`."
+    from tqdm import tqdm
+
+    file, probabilities, counts = LeadFile(path, False, scoring.id_column, scoring.carry), [], []
+
+    def score() -> Iterator[pyarrow.RecordBatch]:
+        with tqdm(unit=" leads", unit_scale=True, disable=None if show else True) as bar:  # None: only on a terminal
+            for piece in file:
+                scores, unseen = scoring.score(piece)
+                probabilities.append(scores.column("probability").to_numpy(False))
+                counts.append(unseen)
+                bar.update(len(piece))
+                yield scores
+
+    store(file, score(), stored)
+    return file, np.concatenate(probabilities), sum(counts)
+
+
+def rank_files(paths: Sequence[Path], work: Path, scoring: Scoring) -> tuple[list[LeadFile], pd.Series, int]:
+    "Score files as one list, side by side; `work` is a folder for what waits. Gives files, probabilities and calls."
+    n = len(paths)
+    stored = [work / f"{number}.parquet" for number in range(n)]
+    files, probabilities, counts = zip(*run_each(_score_one, paths, stored, [scoring] * n, [n == 1] * n))
+    judge_together(files)
+    for file, values in zip(files, probabilities):
+        values[file.stray] = np.nan
+    probability = pd.Series(np.concatenate(probabilities))
+    judge_unseen(sum(counts), len(probability), scoring.bundle, scoring.rules.max_unseen)
+    return list(files), probability, count_calls(probability, scoring.rules)
+
+# %% ../nbs/14_score.ipynb #14ed0013
+def _rank_pieces(file: LeadFile, ranks: pd.Series, calls: int, rules: Infer) -> Iterator[pd.DataFrame]:
+    start = 0
+    for scores in look_again(file):
+        if len(file.stray):
+            bad = scores["fault"].notna()
+            scores.loc[bad, [name for name in ("probability", *REASONS) if name in scores]] = None
+            scores["unsure"] = scores["unsure"].mask(bad, "no score: " + scores["fault"])
+        for name in scores.columns[scores.dtypes == "category"]:  # carried
+            scores[name] = scores[name].astype(object)
+        yield rank_leads(scores.drop(columns="fault"), ranks.iloc[start : start + len(scores)], calls, rules)
+        start += len(scores)
+
+
+def _write_one(file: LeadFile, ranks: pd.Series, calls: int, rules: Infer, target: Path) -> None:
+    write_scores(_rank_pieces(file, ranks, calls, rules), target)
+
+
+def write_lists(
+    files: Sequence[LeadFile], probability: pd.Series, calls: int, rules: Infer, targets: Sequence[Path]
+) -> None:
+    "Write the list of each file, ranked among all."
+    n, ranks = len(files), rank_probabilities(probability)
+    ends = np.cumsum([file.typed for file in files])
+    slices = [ranks.iloc[end - file.typed : end] for file, end in zip(files, ends)]
+    run_each(_write_one, files, slices, [calls] * n, [rules] * n, targets)
+
+# %% ../nbs/14_score.ipynb #02127411
+def _score_folder(source: Path, target: Path, scoring: Scoring) -> tuple[list[LeadFile], pd.Series, int]:
+    paths = list_files(source)
+    with write_whole(target) as new:
+        work = new / ".work"  # beside the lists: the workers of a cluster see it
+        work.mkdir(parents=True)
+        ranked = rank_files(paths, work, scoring)
+        write_lists(*ranked, scoring.rules, [new / path.name for path in paths])
+        shutil.rmtree(work)
+    return ranked
+
+
+def score_file(
+    source: Path,
+    target: Path,
+    model: Path | Bundle,
+    id_column: Optional[str] = None,
+    rules: Optional[Infer] = None,
+    carry: Sequence[str] = (),
+    reasons: bool = True,
+) -> Scored:
+    """Score a file of leads, or a folder of files, however long.
+
+    Parameters
+    ----------
+    source : Path
+        CSV file of leads, or a folder of them.
+    target : Path
+        File to write, `.csv` or `.parquet`; for a folder, a folder. `<name>_rejected.csv` beside it if cells were
+        rejected.
+    model : Bundle or Path
+        The bundle, or its folder.
+    id_column : str, optional
+        Column that numbers the leads, empty for the first, unnamed one; by default the model's.
+    rules : Infer, optional
+        By default the model's own.
+    carry : sequence of str
+        Further columns of `source` to take along, behind the scores.
+    reasons : bool
+        Whether to explain each score, which takes most of the time.
+
+    Raises
+    ------
+    SchemaError
+        As `LeadFile`, `Bundle.load` and the checks; nothing is written then.
     """
     source, target = Path(source), Path(target)
     beside = target.with_name(f"{target.stem}_rejected.csv")
-    if source.resolve() in (target.resolve(), beside.resolve()):
-        raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
-    if target.is_dir() or beside.is_dir() or target.suffix not in (".csv", ".parquet"):
-        raise SchemaError(f"{target}: no file to write scores to; name one that ends in .csv or .parquet")
+    check_target(source, target, beside)
     bundle = model if isinstance(model, Bundle) else Bundle.load(model)
-    rules, id_column = choose_rules(bundle, rules), bundle.id_column if id_column is None else id_column
-    with temporary_folder() as folder:
-        spill = Spill(folder)
-        probability, rejected = _score_pieces(load_pieces(source, False, id_column, carry), spill, bundle, rules, reasons)
-        ranks, calls = rank_probabilities(probability), count_calls(probability, rules)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with hold(target.parent):  # so that both files are of one run
-            if len(rejected):
-                write_csv(rejected, beside)
-            write_scores((rank_leads(scores, ranks[rows], calls, rules) for scores, rows in zip(spill.read(), spill.slices())), target)
-            if not len(rejected):
-                beside.unlink(missing_ok=True)
-    return Scored(len(probability), int(probability.notna().sum()), calls, has_label(source), rejected, name_overrides(bundle, rules, id_column))
+    id_column = bundle.id_column if id_column is None else id_column
+    scoring = Scoring(bundle, choose_rules(bundle, rules), id_column, list(carry), reasons)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        files, probability, calls = _score_folder(source, target, scoring)
+        rejected = _keep_rejected(files, beside)
+    else:
+        with temporary_folder() as work:
+            files, probability, calls = rank_files([source], work, scoring)
+            with hold(target.parent):  # so that both files are of one run
+                rejected = _keep_rejected(files, beside)
+                write_lists(files, probability, calls, scoring.rules, [target])
+    overrides = name_overrides(bundle, scoring.rules, id_column)
+    is_labelled = any(has_label(file.path) for file in files)
+    return Scored(len(probability), int(probability.notna().sum()), calls, is_labelled, rejected, overrides)
 
 
-def _score_pieces(
-    pieces: Iterator[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]], spill: Spill, bundle: Bundle, rules: Infer, reasons: bool
-) -> tuple[pd.Series, pd.DataFrame]:
-    "Score each piece into `spill`, carried columns last; returns what all leads together are needed for: probabilities, rejected cells."
-    from tqdm import tqdm
-
-    probability, rejected, counts = [], [], 0
-    with tqdm(unit=" leads", unit_scale=True, disable=None) as bar:  # None: only on a terminal
-        for leads, bad, carried in pieces:
-            leads = bundle.cleaner.transform(leads)
-            counts += count_unseen(leads, bundle)
-            scores = score_each(leads, bundle, rules, reasons)
-            spill.add(pd.concat([scores, carried], axis=1))
-            probability.append(scores["probability"])
-            rejected.append(bad)
-            bar.update(len(leads))
-    probability, rejected = (pd.concat(parts, ignore_index=True) for parts in (probability, rejected))
-    judge_unseen(counts, len(probability), bundle, rules.max_unseen)
-    return probability, rejected
+def _keep_rejected(files: Sequence[LeadFile], path: Path) -> pd.DataFrame:
+    "Write the rejected cells of all files, or remove those of the last run."
+    rejected = pd.concat([file.rejected for file in files], ignore_index=True)
+    if len(rejected):
+        write_csv(rejected, path)
+    else:
+        path.unlink(missing_ok=True)
+    return rejected
 
 # %% ../nbs/14_score.ipynb #09fa0002
 def score_frame(frame: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
@@ -390,37 +540,32 @@ def score_frame(frame: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
 
     Parameters
     ----------
-    frame : DataFrame, one row a lead, columns as in a file of leads; the lead's number under its own name or as `lead_id`;
-        columns that may be empty may be left out, and a label is set aside
-    bundle : the model
+    frame : DataFrame
+        One row a lead, columns as in a file of leads; the lead's number under its own name or as `lead_id`; columns
+        that may be empty may be left out, and a label is set aside.
+    bundle : Bundle
+        The model.
 
     Returns
     -------
-    DataFrame, as from `score_leads`.
+    DataFrame
+        As from `score_leads`.
 
     Raises
     ------
-    SchemaError : a column is missing or additional, a number is missing or stands twice, or the levels are not those that the model knows.
+    SchemaError
+        A column is missing or additional, a number is missing or stands twice, or the levels are not those that the
+        model knows.
     """
-    id_column = bundle.id_column or ""
-    names = [id_column] if id_column else ["", "Unnamed: 0"]  # as pandas reads the unnamed one
-    given = frame.drop(columns=LABEL, errors="ignore")
+    where, columns = "leads to be scored", list_columns(labelled=False)
+    names = [bundle.id_column] if bundle.id_column else ["", "Unnamed: 0"]  # as pandas reads the unnamed one
+    given = frame.drop(columns=LABEL, errors="ignore").reset_index(drop=True)
     if ID not in given:
         given = given.rename(columns=dict.fromkeys(names, ID))
-    columns = lead_schema(labelled=False).columns
     absent = [name for name, column in columns.items() if column.nullable and name not in given]
-    check_columns([*given, *absent], [ID, *columns], "leads to be scored")
-    text = pd.DataFrame({name: _to_text(given[name]) if name in given else None for name in [ID, *columns]}, given.index, dtype=object)
-    check_ids(pyarrow.chunked_array([pyarrow.array(text[ID], pyarrow.string())]), "leads to be scored")
-    leads = bundle.cleaner.transform(validate_leads(text, labelled=False)[0])
-    rules = choose_rules(bundle, None)
-    check_unseen_levels(leads, bundle, rules.max_unseen)
-    return score_leads(leads, bundle, rules)
-
-
-def _to_text(cells: pd.Series) -> pd.Series:
-    "Cells as a CSV has them: whole numbers without a point, dates without a fraction; None where they are empty."
-    if pd.api.types.is_float_dtype(cells):
-        cells = cells.astype(object).map(lambda number: int(number) if pd.notna(number) and float(number).is_integer() else number)
-    text = cells.astype(object).map(lambda cell: None if pd.isna(cell) or cell == "" else str(cell))
-    return text.where(text.notna(), None)
+    check_columns([*given, *absent], [ID, *columns], where)
+    leads, _ = validate_leads(given.assign(**dict.fromkeys(absent)), labelled=False, where=where)
+    check_ids(pyarrow.chunked_array([pyarrow.array(leads[ID])]), where)
+    cleaned, rules = bundle.cleaner.transform(leads), choose_rules(bundle, None)
+    check_unseen_levels(cleaned, bundle, rules.max_unseen)
+    return score_leads(cleaned, bundle, rules)
