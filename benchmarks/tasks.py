@@ -47,7 +47,7 @@ def clean(source: str, target: str, url: str = "") -> None:
     from leadscore.clean import clean_labelled
     from leadscore.recipe import Cleaner, read_mappings
 
-    clean_labelled(Path(source), Path(target), Cleaner(*read_mappings(Path("mappings")), 0.9), 0.05, None, url or None)
+    clean_labelled(Path(source), Path(target), Cleaner(*read_mappings(Path("mappings")), 0.9), 0.05, None, url)
 
 
 def clean_stage(folder: str) -> None:
@@ -82,12 +82,29 @@ def compare(source: str, folder: str) -> None:
 def fit(folder: str) -> None:
     import pandas as pd
 
-    from leadscore.recipe import Cleaner
-    from leadscore.experiment import read_spec
     from leadscore.bundle import fit_bundle
+    from leadscore.experiment import read_spec
+    from leadscore.model import Training
+    from leadscore.recipe import Cleaner
 
     leads, spec = pd.read_parquet("outputs/clean/leads.parquet"), read_spec("outputs/experiment/model_spec.yaml")
     fit_bundle(leads, Training(spec, Cleaner.load(Path("outputs/clean/cleaner.json"))))
+
+
+def fit_many(source: str) -> None:
+    "Trees on all leads, linear part and calibration on a sample."
+    import pandas as pd
+
+    from leadscore.bundle import fit_bundle
+    from leadscore.experiment import STUDIED, ModelSpec
+    from leadscore.features import RICH
+    from leadscore.model import Training
+    from leadscore.recipe import Cleaner, read_mappings
+
+    spec = ModelSpec(
+        feature_set="rich", features=RICH, lightgbm=STUDIED, linear_weight=0.3, tuned=False, cv_auc=0.8
+    )
+    fit_bundle(pd.read_parquet(source), Training(spec, Cleaner(*read_mappings(Path("mappings")), 0.9), threads=2))
 
 
 if __name__ == "__main__":

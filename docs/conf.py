@@ -12,23 +12,24 @@ from sphinx import addnodes
 import leadscore
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTION = re.compile(r"^(Parameters|Attributes|Returns|Yields|Raises)\n-+\n((?:.+\n?)+)", re.M)
 ANNOTATED = re.compile(r"Annotated\[((?:[^\[\],]|\[[^\[\]]*\])+), (?:[^\[\]]|\[[^\[\]]*\])*\]")  # an innermost one
-ITEM = re.compile(r"^([\w, ]+?) : (.*(?:\n[ ]+.*)*)", re.M)
-FIELDS = {"Parameters": "param", "Raises": "raises"}
 
 project, author = "leadscore", "the leadscore maintainers"
 copyright = f"2026 {author}"
 version = release = leadscore.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.linkcode"]
 exclude_patterns = ["README.md"]
 default_role = "name"
-nitpick_ignore_regex = [("py:.*", r"(?!leadscore\b).*|leadscore|.*\._.*")]  # what other packages call theirs is on the web
+nitpick_ignore_regex = [("py:.*", r"(?!leadscore\b).*|leadscore|.*\._.*")]  # other packages' names are on the web
 
 autodoc_default_options = {"exclude-members": "model_config"}
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_custom_sections = ["Source"]
 python_maximum_signature_line_length = 120
 toc_object_entries_show_parents = "hide"
 
@@ -61,35 +62,29 @@ html_theme_options = {
 
 def list_names():
     "Each public name, and the full one."
-    modules = [importlib.import_module(f"leadscore.{path.stem}") for path in sorted((ROOT / "leadscore").glob("[a-z]*.py"))]
-    return {name: f"{module.__name__}.{name}" for module in modules for name in module.__all__}
+    names = {}
+    for path in sorted((ROOT / "leadscore").glob("[a-z]*.py")):
+        module = importlib.import_module(f"leadscore.{path.stem}")
+        names |= {name: f"{module.__name__}.{name}" for name in module.__all__}
+    return names
 
 
-def link_name(role, rawtext, text, lineno, inliner, options={}, content=[]):
-    "Single backticks are code, as in the notebooks; a name of ours leads to its entry. A plain word may mean a column, and stays."
-    own, first = text.startswith("leadscore."), text.split(".")[0]
-    target = text if own else NAMES.get(first, "") + text[len(first) :]
+def link_name(role, rawtext, text, lineno, inliner, options=None, content=()):
+    "Single backticks are code, as in the notebooks; a name of ours leads to its entry. A plain word may mean a column."
     code = nodes.literal(rawtext, text)
-    if not re.search(r"[A-Z_.]", text) or not (own or first in NAMES):
+    first, dot, rest = text.partition(".")
+    is_name = re.search(r"[A-Z_.]", text) and first in {"leadscore", *NAMES}
+    if not is_name:
         return [code], []
-    return [addnodes.pending_xref("", code, refdomain="py", reftype="obj", reftarget=target, refexplicit=True, refwarn=True)], []
+    target = text if first == "leadscore" else NAMES[first] + dot + rest
+    kind = {"refdomain": "py", "reftype": "obj", "refexplicit": True, "refwarn": True}
+    return [addnodes.pending_xref("", code, reftarget=target, **kind)], []
 
 
-def make_fields(app, what, name, obj, options, lines):
-    "Turn the house style's sections, whose items are `name : what it is`, into fields; `Source: …` becomes one, too."
-
-    def replace(match):
-        title, body = match.groups()
-        items = [(name, " ".join(text.split())) for name, text in ITEM.findall(body)]  # without the indent of further lines
-        if title in FIELDS:
-            fields = [(f"{FIELDS[title]} {part.strip()}", text) for names, text in items for part in names.split(",")]
-        else:
-            text = "\n".join(f"- **{name}**: {text}" for name, text in items) if items else body
-            fields = [(title.lower(), text)]
-        return "".join(f":{field}:\n{re.sub('(?m)^', '    ', text.strip())}\n" for field, text in fields)
-
-    text = SECTION.sub(replace, "\n".join(lines)) if what != "data" else ""  # else a constant had its type's docstring
-    lines[:] = re.sub(r"^Source: ", ":source: ", text, flags=re.M).splitlines()
+def read_source(app, what, name, obj, options, lines):
+    "Make a section of a line `Source: …`, for napoleon; a constant without a docstring would have its type's."
+    text = "" if what == "data" else "\n".join(lines)
+    lines[:] = re.sub(r"^Source: ", "Source\n------\n", text, flags=re.M).splitlines()
 
 
 def drop_limits(app, what, name, obj, options, signature, returns):
@@ -102,12 +97,15 @@ def drop_limits(app, what, name, obj, options, signature, returns):
 def find_source(module: str, name: str) -> str:
     "The page and section of the notebook in which a name is defined: the last heading before its cell."
     source = Path(importlib.import_module(module).__file__).read_text()
-    line = next((node.lineno for node in ast.parse(source).body if getattr(node, "name", "") == name), None)
-    [*_, (path, cell)] = re.findall(r"^# %% \.\./(\S+)\.ipynb #(\w+)", "\n".join(source.splitlines()[:line]), re.M)
+    lines = [node.lineno for node in ast.parse(source).body if getattr(node, "name", "") == name]
+    above = "\n".join(source.splitlines()[: lines[0]] if lines else source.splitlines())
+    [*_, (path, defining)] = re.findall(r"^# %% \.\./(\S+)\.ipynb #(\w+)", above, re.M)
     heading = ""
-    for each in nbformat.read(ROOT / f"{path}.ipynb", 4).cells:
-        heading = next(iter(re.findall(r"^## (.*)", each.source, re.M)), heading) if each.cell_type == "markdown" else heading
-        if each.id == cell:
+    for cell in nbformat.read(ROOT / f"{path}.ipynb", 4).cells:
+        first = re.search(r"^## (.*)", cell.source, re.M)
+        if cell.cell_type == "markdown" and first:
+            heading = first[1]
+        if cell.id == defining:
             break
     return f"../{path}.html#{nodes.make_id(heading)}"
 
@@ -142,7 +140,7 @@ NAMES = list_names()
 
 def setup(app):
     app.add_role("name", link_name)
-    app.connect("autodoc-process-docstring", make_fields)
+    app.connect("autodoc-process-docstring", read_source, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", drop_limits)
     app.connect("doctree-resolved", name_images)
     app.connect("html-page-context", name_home)
