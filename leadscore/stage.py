@@ -13,167 +13,147 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional, TYPE_CHECKING
+from typing import Optional
 
 from .files import hold, temporary_folder, write_whole
-from leadscore.params import (
-    LeadscoreError, Params, STAGES, describe_error, find_root, load_params, name_library, notebook_name, one_line, run_command, stage_params,
-)
+from .params import LeadscoreError, Params, STAGES, describe_error, find_root, load_params, name_library
+from .params import notebook_name, one_line, run_command, stage_params
 
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
+sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's schema checker would build its grammar of URLs for 2 s
 
 # %% ../nbs/20_stage.ipynb #353a2df8
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
-_STYLER = re.compile(r"\bT_[0-9a-f]{5,}")
+_STYLER = re.compile(r"\bT_[0-9a-f]{5,}")  # pandas' ids of styled tables
 
 
-def normalise(notebook: "NotebookNode") -> "NotebookNode":
-    """Drop from an executed notebook what differs between two runs, and say in its first cell what was found.
-
-    Parameters
-    ----------
-    notebook : as papermill leaves it
-
-    Returns
-    -------
-    Notebook with kernel, tags, numbered ids and outputs only, without stderr; addresses and pandas' Styler ids are constant.
-    """
-    import nbformat
-
-    cells = []
-    for number, cell in enumerate(notebook.cells):
-        kept = {"cell_type": cell.cell_type, "id": f"cell-{number:03d}", "source": cell.source}
-        kept["metadata"] = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-        if cell.cell_type == "code":
-            kept["execution_count"] = None
-            kept["outputs"] = _join_streams([_normalise_output(output) for output in cell.outputs if output.get("name") != "stderr"])
-            if "found" in cell.metadata.get("tags", []):
-                said = [output for output in kept["outputs"] if "text/markdown" in output.get("data", {})]
-                cells[0].source += "".join(f"\n\n{output.data['text/markdown']}" for output in said)
-                kept["outputs"] = [output for output in kept["outputs"] if output not in said]
-        cells.append(nbformat.from_dict(kept))
-    kernel = {name: notebook.metadata.kernelspec[name] for name in ("display_name", "language", "name")}
-    report = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    report.nbformat_minor = 5
-    return report
+def _normalise_output(output: dict) -> dict:
+    "Without counter and metadata, and with constant addresses."
+    for name, constant in (("execution_count", None), ("metadata", {})):
+        if name in output:
+            output[name] = constant
+    if "text" in output:
+        output["text"] = _ADDRESS.sub("at 0x0", output["text"])
+    for kind, data in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            output["data"][kind] = _STYLER.sub("T_0", _ADDRESS.sub("at 0x0", data))
+    return output
 
 
-def _join_streams(outputs: list["NotebookNode"]) -> list["NotebookNode"]:
+def _join_streams(outputs: list[dict]) -> list[dict]:
     "What a cell prints arrives in pieces, cut by chance."
-    joined = []
-    for output in outputs:
-        if joined and output.output_type == joined[-1].output_type == "stream":
-            joined[-1].text += output.text
+    joined = outputs[:1]
+    for output in outputs[1:]:
+        if output["output_type"] == joined[-1]["output_type"] == "stream":
+            joined[-1]["text"] += output["text"]
         else:
             joined.append(output)
     return joined
 
 
-def _normalise_output(output: "NotebookNode") -> "NotebookNode":
-    if "execution_count" in output:
-        output.execution_count = None
-    if "text" in output:
-        output.text = _ADDRESS.sub("at 0x0", output.text)
-    for kind, data in output.get("data", {}).items():
-        if kind.startswith("text/"):
-            output.data[kind] = _STYLER.sub("T_0", _ADDRESS.sub("at 0x0", data))
-    if "metadata" in output:
-        output.metadata = {}
-    return output
+def _normalise_cell(cell: dict, number: int) -> dict:
+    "Type, numbered id, source, tags and outputs, without stderr."
+    kept = {"cell_type": cell["cell_type"], "id": f"cell-{number:03d}", "source": cell["source"]}
+    tags = cell["metadata"].get("tags")
+    kept["metadata"] = {"tags": tags} if tags else {}
+    if kept["cell_type"] == "code":
+        outputs = [_normalise_output(output) for output in cell["outputs"] if output.get("name") != "stderr"]
+        kept |= {"execution_count": None, "outputs": _join_streams(outputs)}
+    return kept
+
+
+def normalise(notebook: dict) -> dict:
+    "Drop from an executed notebook what differs between two runs, and say in its first cell what was found."
+    import nbformat
+
+    cells = [_normalise_cell(cell, number) for number, cell in enumerate(notebook["cells"])]
+    for cell in cells:
+        if "found" in cell["metadata"].get("tags", []) and "outputs" in cell:
+            said = [output for output in cell["outputs"] if "text/markdown" in output.get("data", {})]
+            cells[0]["source"] += "".join(f"\n\n{output['data']['text/markdown']}" for output in said)
+            cell["outputs"] = [output for output in cell["outputs"] if output not in said]
+    kernel = {name: notebook["metadata"]["kernelspec"][name] for name in ("display_name", "language", "name")}
+    metadata = {"kernelspec": kernel}
+    return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
 
 # %% ../nbs/20_stage.ipynb #94ac54a7
+_QUIET = "c = get_config()\nc.IPKernelApp.log_level = 'CRITICAL'\n"  # else a busy kernel complains when it is stopped
+
+
+def _change_environment(variables: dict[str, Optional[str]]) -> dict[str, Optional[str]]:
+    "Set variables, where None takes one away; gives back what they were."
+    before = {name: os.environ.pop(name, None) for name in variables}
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    return before
+
+
 @contextmanager
 def kernel_environment(root: Path) -> Iterator[None]:
     "Set the environment that a kernel starts in, to import the code of `root`; put back at the end."
     with temporary_folder() as profile:
         (profile / "profile_default").mkdir()
-        quiet = "c.IPKernelApp.log_level = 'CRITICAL'\n"  # else a busy machine sees the kernel complain that it is stopped
-        (profile / "profile_default" / "ipython_kernel_config.py").write_text(f"c = get_config()\n{quiet}")
+        (profile / "profile_default" / "ipython_kernel_config.py").write_text(_QUIET)
         fixed = {
             "JUPYTER_PATH": None, "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(profile), "PYTHONPATH": str(root),
             "PYTHONHASHSEED": "0", "TZ": "UTC", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "TQDM_DISABLE": None if sys.stderr.isatty() else "1",
         }  # fmt: skip
-        before = {name: os.environ.get(name) for name in fixed}
-        _set_environment(fixed)
+        before = _change_environment(fixed)
         try:
             yield
         finally:
-            _set_environment(before)
-
-
-def _set_environment(variables: dict[str, Optional[str]]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+            _change_environment(before)
 
 # %% ../nbs/20_stage.ipynb #24b4d895
-def execute(stage: str, params: Params, root: Path) -> Path:
-    """Execute a stage's notebook and write its report.
-
-    Parameters
-    ----------
-    stage : its name
-    params : whose `base` and own section are injected
-    root : of the repo
-
-    Returns
-    -------
-    Path of the report.
-
-    Raises
-    ------
-    LeadscoreError : a cell failed; the message names cell, error and half-run copy.
-    """
-    import nbclient
-    import nbformat
-    import papermill
-    from traitlets.config import Config
-
-    name = notebook_name(stage)
-    half = root / "tmp" / f"{name}.ipynb"
-    half.parent.mkdir(exist_ok=True)
-    try:
-        executed = papermill.execute_notebook(
-            root / "nbs" / "pipeline" / f"{name}.ipynb", half, parameters=stage_params(params, stage),
-            kernel_name="python3", cwd=root, progress_bar=sys.stderr.isatty(), stderr_file=sys.stderr,
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
-        )  # fmt: skip
-    except nbclient.exceptions.DeadKernelError:
-        raise LeadscoreError(f"{stage}: the kernel died, perhaps for want of memory; half-run copy: tmp/{name}.ipynb") from None
-    except papermill.PapermillExecutionError as error:
-        if error.ename not in ("LeadscoreError", "SchemaError", "OSError", "PermissionError", "ModuleNotFoundError"):
-            print("\n".join(error.traceback), file=sys.stderr)
-        cell = f"cell {error.cell_index} of nbs/pipeline/{name}.ipynb"
-        raise LeadscoreError(f"{stage}: {one_line(_describe(error.ename, error.evalue))} [{error.ename} in {cell}; half-run copy: tmp/{name}.ipynb]") from None
-    report = normalise(executed)
-    path = root / "reports" / f"{name}.ipynb"
-    with write_whole(path) as new:
-        nbformat.write(report, new)
-    half.unlink()
-    return path
+_PLAIN = ("LeadscoreError", "SchemaError", "OSError", "PermissionError", "ModuleNotFoundError")  # their text is enough
 
 
 def _describe(name: str, text: str) -> str:
     "An error of a cell, of which only name and text are left."
-    missing = re.search(r"No module named '([\w.]+)'", text) if name == "ModuleNotFoundError" else None
-    return describe_error(ModuleNotFoundError(name=missing[1])) if missing else name_library(text) or text
+    missing = re.search(r"No module named '([\w.]+)'", text)
+    if name == "ModuleNotFoundError" and missing:
+        return describe_error(ModuleNotFoundError(name=missing[1]))
+    return name_library(text) or text
+
+
+def _run_notebook(stage: str, half_run: Path, parameters: dict, root: Path) -> dict:
+    "What papermill makes of a stage's notebook; a failing cell becomes one line."
+    import nbclient
+    import papermill
+    from traitlets.config import Config
+
+    notebook, copy = f"nbs/pipeline/{half_run.name}", f"half-run copy: tmp/{half_run.name}"
+    try:
+        return papermill.execute_notebook(
+            root / notebook, half_run, parameters=parameters, kernel_name="python3", cwd=root,
+            progress_bar=sys.stderr.isatty(), stderr_file=sys.stderr,
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
+        )  # fmt: skip
+    except nbclient.exceptions.DeadKernelError:
+        raise LeadscoreError(f"{stage}: the kernel died, perhaps for want of memory; {copy}") from None
+    except papermill.PapermillExecutionError as error:
+        if error.ename not in _PLAIN:
+            print("\n".join(error.traceback), file=sys.stderr)
+        what = one_line(_describe(error.ename, error.evalue))
+        where = f"{error.ename} in cell {error.cell_index} of {notebook}"
+        raise LeadscoreError(f"{stage}: {what} [{where}; {copy}]") from None
+
+
+def execute(stage: str, params: Params, root: Path) -> Path:
+    "Execute a stage's notebook with its parameters, and write its report."
+    import nbformat
+
+    name = f"{notebook_name(stage)}.ipynb"
+    half_run, report = root / "tmp" / name, root / "reports" / name
+    half_run.parent.mkdir(exist_ok=True)
+    executed = _run_notebook(stage, half_run, stage_params(params, stage), root)
+    with write_whole(report) as new:
+        nbformat.write(normalise(executed), new)
+    half_run.unlink()
+    return report
 
 # %% ../nbs/20_stage.ipynb #71eb0e87
 def run_stage(stage: str) -> None:
-    """Run a stage as DVC does: check `params.yaml`, execute the notebook, mirror what came out in MLflow.
-
-    Parameters
-    ----------
-    stage : one of `leadscore.params.STAGES`
-
-    Raises
-    ------
-    LeadscoreError : stage or parameters unknown, or a cell failed.
-    """
+    "Run a stage as DVC does: check `params.yaml`, execute the notebook, mirror what came out in MLflow."
     if stage not in STAGES:
         raise LeadscoreError(f"{stage}: no such stage; use one of {', '.join(STAGES)}")
     root = find_root()
@@ -187,18 +167,19 @@ def run_stage(stage: str) -> None:
     try:
         with hold(main_checkout()):
             mirror(params, root, [stage], just_run=True)
-    except Exception as error:  # DVC is the record: whatever MLflow has stops no stage
-        print(f"leadscore: {stage}: not in MLflow ({one_line(error, 200)}); leadscore register puts it in later", file=sys.stderr)
+    except Exception as error:
+        fault = f"{stage}: not in MLflow ({one_line(error, 200)})"
+        print(f"leadscore: {fault}; leadscore register puts it in later", file=sys.stderr)
 
 # %% ../nbs/20_stage.ipynb #160807cc
 def main(arguments: Optional[list[str]] = None) -> int:
     "`python -m leadscore.stage NAME`; exit code 1 and one line on stderr if the stage fails."
-    arguments = sys.argv[1:] if arguments is None else arguments
+    names = sys.argv[1:] if arguments is None else arguments
 
     def run() -> None:
-        if len(arguments) != 1:
+        if len(names) != 1:
             raise LeadscoreError(f"python -m leadscore.stage NAME: name one of {', '.join(STAGES)}")
-        run_stage(arguments[0])
+        run_stage(names[0])
 
     return run_command(run)
 

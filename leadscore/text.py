@@ -343,3 +343,5 @@ class TextFile:
         if self.counter.lines != lines:
             fault = f"{self.counter.lines} lines, but {lines} were read"
             raise SchemaError(f"{self.path}: {fault}; save it as CSV UTF-8 anew")
+        self.counter = self.last = None
+        self.text_ids = []
