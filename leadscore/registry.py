@@ -264,7 +264,7 @@ class LeadScore(PythonModel):
 
 set_model(LeadScore())
 """
-_PACKAGES = ("lightgbm", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "scipy")
+_PACKAGES = ("joblib", "lightgbm", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml", "scipy")
 
 
 def _make_signature(id_column: Optional[str]) -> "ModelSignature":
