@@ -1,6 +1,9 @@
-"""The slow reference: the case study's cleaning the way a plain pandas project does it, after its description; a table is written and read again after each step.
+"""The slow reference: the case study's cleaning the way a plain pandas project does it, after its description.
 
-Source: Lead_Scoring_Case_Study, "Data Pipeline" and "Data Pre-processing". It is mended where it lost leads: here the number stays with its lead.
+A table is written and read again after each step.
+
+Source: Lead_Scoring_Case_Study, "Data Pipeline" and "Data Pre-processing". It is mended where it lost leads: here the
+number stays with its lead.
 """
 
 import sqlite3
@@ -11,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 CATEGORIES = ["first_platform_c", "first_utm_medium_c", "first_utm_source_c"]
-ATTRIBUTES = ["lead_id", "created_date", "city_tier", *CATEGORIES, "total_leads_droppped", "referred_lead", "app_complete_flag"]
+ATTRIBUTES = ["lead_id", "created_date", "city_tier", *CATEGORIES]
+ATTRIBUTES += ["total_leads_droppped", "referred_lead", "app_complete_flag"]
 
 
 def write_table(leads: pd.DataFrame, name: str, database: Path) -> None:
@@ -58,7 +62,8 @@ def map_interactions(database: Path, mappings: Path) -> None:
     clicks = leads.melt(id_vars=ATTRIBUTES, var_name="interaction_type", value_name="interaction_value")
     clicks["interaction_value"] = clicks["interaction_value"].fillna(0)
     clicks = clicks.merge(mapping, on="interaction_type", how="left").drop(columns="interaction_type")
-    leads = clicks.pivot_table(values="interaction_value", index=ATTRIBUTES, columns="interaction_mapping", aggfunc="sum").reset_index()
+    kinds = {"values": "interaction_value", "index": ATTRIBUTES, "columns": "interaction_mapping"}
+    leads = clicks.pivot_table(**kinds, aggfunc="sum").reset_index()
     write_table(leads, "interactions_mapped", database)
     write_table(leads.drop(columns="created_date"), "model_input", database)
 

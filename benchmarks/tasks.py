@@ -1,4 +1,7 @@
-"""What bench.py runs in a process of its own: `tasks.py NAME ARGUMENT…` prints the seconds of the work, without imports, as the last line."""
+"""What bench.py runs in a process of its own.
+
+`tasks.py NAME ARGUMENT…` prints the seconds of the work, without imports, as the last line.
+"""
 
 import itertools
 import statistics
@@ -73,7 +76,8 @@ def compare(source: str, folder: str) -> None:
 
     from leadscore.database import VIEWS
 
-    slow = clean_slowly(Path(source), Path("mappings"), Path(folder) / "slow.db").sort_values("lead_id", ignore_index=True)
+    slow = clean_slowly(Path(source), Path("mappings"), Path(folder) / "slow.db")
+    slow = slow.sort_values("lead_id", ignore_index=True)
     clean(source, f"{folder}/fast.parquet")
     fast = pd.read_parquet(f"{folder}/fast.parquet").sort_values("lead_id", ignore_index=True)[[*VIEWS["model_input"]]]
     pd.testing.assert_frame_equal(slow[fast.columns], fast, check_dtype=False)

@@ -41,16 +41,15 @@ def measure(label: np.ndarray, probability: np.ndarray, threshold: float, weight
     error = (weight * (label - probability))[np.argsort(probability, kind="stable")]
     completed, tenth, fifth = weight @ label, max(1, n // 10), n // 5
     in_tenth, in_fifth = _count_completed(label, probability, weight, [tenth, fifth])
-    return {
-        "accuracy": np.average(predicted == label, weights=weight),
-        "auc": _measure_auc(label, probability, weight),
-        **_measure_classes(label, predicted, weight),
-        "log_loss": -np.average(np.log(promised.clip(np.finfo(float).eps)), weights=weight),
-        "brier": np.average((1 - promised) ** 2, weights=weight),
-        "ece": sum(abs(rows.sum()) for rows in np.array_split(error, 10)) / n,
-        "lift_10": in_tenth / tenth / (completed / n),
-        "capture_20": in_fifth / completed,
-    }
+    scores = {"accuracy": np.average(predicted == label, weights=weight)}
+    scores["auc"] = _measure_auc(label, probability, weight)
+    scores |= _measure_classes(label, predicted, weight)
+    scores["log_loss"] = -np.average(np.log(promised.clip(np.finfo(float).eps)), weights=weight)
+    scores["brier"] = np.average((1 - promised) ** 2, weights=weight)
+    scores["ece"] = sum(abs(rows.sum()) for rows in np.array_split(error, 10)) / n
+    scores["lift_10"] = in_tenth / tenth / (completed / n)
+    scores["capture_20"] = in_fifth / completed
+    return scores
 
 
 def _measure_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> float:
@@ -65,13 +64,12 @@ def _measure_classes(label: np.ndarray, predicted: np.ndarray, weight: np.ndarra
     "What is computed from true and false positives and negatives; 0 where no lead is predicted 1."
     tn, fp, fn, tp = np.bincount((2 * label + predicted).astype(int), weight, minlength=4)
     cross = tp * tn - fp * fn
-    return {
-        "recall": tp / (tp + fn),
-        "precision": tp / (tp + fp) if tp else 0.0,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "kappa": 2 * cross / ((tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)),
-        "mcc": cross / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) if cross else 0.0,
-    }
+    recall = tp / (tp + fn)
+    precision = tp / (tp + fp) if tp else 0.0
+    f1 = 2 * tp / (2 * tp + fp + fn)
+    kappa = 2 * cross / ((tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
+    mcc = cross / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) if cross else 0.0
+    return {"recall": recall, "precision": precision, "f1": f1, "kappa": kappa, "mcc": mcc}
 
 
 def _count_completed(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, cuts: list[int]) -> np.ndarray:

@@ -307,7 +307,7 @@ class TextFile:
         self._check_whole()
 
     def _open(self, path: Path, mode: str) -> LineCounter:
-        self.counter = LineCounter(open(path, mode))
+        self.counter = LineCounter(open(path, mode))  # noqa: SIM115  Arrow closes it
         return self.counter
 
     def _take_filled(self, batch: pyarrow.RecordBatch, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:

@@ -1,4 +1,7 @@
-"""JupyterLab's settings for `make lab`: a notebook is saved as it is committed, so that opening or running one leaves no trace in Git."""
+"""JupyterLab's settings for `make lab`.
+
+A notebook is saved as it is committed, so that opening or running one leaves no trace in Git.
+"""
 
 from pathlib import Path
 
@@ -6,7 +9,10 @@ from nbdev.clean import clean_nb
 
 
 def clean(model, path, **_):
-    "Before saving: drop counts and metadata; outputs, too, where they show the leads at hand: they are for reports and README, not for Git."
+    """Before saving: drop counts and metadata.
+
+    Outputs, too, where they show the leads at hand: they are for reports and README, not for Git.
+    """
     if model["type"] != "notebook":
         return
     clean_nb(model["content"], allowed_cell_metadata_keys=["tags"])

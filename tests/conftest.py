@@ -31,7 +31,8 @@ SMALL = {
 def environment(cwd: Path, **variables: str) -> dict[str, str]:
     "This environment's packages and the code of a copy of the repo."
     paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(cwd)}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "LEADSCORE_"))}
+    others = ("DVC_", "MLFLOW_", "LEADSCORE_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {**inherited, **paths, **variables}
 
 
@@ -39,7 +40,8 @@ def run(*command: str, cwd: Path, ok: bool = True, **variables: str) -> subproce
     "Run a command in a copy of the repo."
     done = subprocess.run(command, cwd=cwd, env=environment(cwd, **variables), capture_output=True, text=True)
     assert done.returncode == 0 or not ok, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-    assert not re.search(r"^leadscore: .*\b(None|nan)\b", done.stderr, re.M), done.stderr  # no message of ours holds nothing
+    holds_nothing = re.search(r"^leadscore: .*\b(None|nan)\b", done.stderr, re.M)  # no message of ours does
+    assert not holds_nothing, done.stderr
     return done
 
 
@@ -61,7 +63,10 @@ def copy_repo(folder: Path, n_labelled: int = 400, n_unlabelled: int = 100) -> P
         cell.source = "\n".join(f"{name} = {value!r}" for name, value in used.items())
         nbformat.write(notebook, path)
     for name in ("dvc.lock", "metrics", "plots"):
-        shutil.rmtree(folder / name, ignore_errors=True) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name, ignore_errors=True)
+        else:
+            (folder / name).unlink(missing_ok=True)
     from leadscore.sample import write_sample
 
     write_sample(folder / "data", n_labelled, n_unlabelled)
@@ -113,7 +118,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory, worker_id) -> Path:
-    "A copy of the repo after `dvc repro` and `leadscore register`, made once for all workers; tests leave it as they found it."
+    "A copy of the repo after `dvc repro` and `leadscore register`, made once for all workers; tests change nothing."
     shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
     folder = shared / "a folder" / "repo"
     with hold(shared):

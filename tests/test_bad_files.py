@@ -1,4 +1,7 @@
-"""Files that no one should have made: each is scored with every lead in its place, or refused in one line. More of them: pytest tests/test_bad_files.py --examples 100000."""
+"""Files that no one should have made: each is scored with every lead in its place, or refused in one line.
+
+More of them: pytest tests/test_bad_files.py --examples 100000.
+"""
 
 import csv
 import gzip
@@ -23,12 +26,16 @@ from leadscore.sample import make_leads
 from leadscore.schema import CATEGORIES, CITY, DATE
 from leadscore.score import score_file
 
-LEADS = [[str(cell) for cell in row] for row in make_leads(6).iloc[:, :-1].astype(object).where(lambda cells: cells.notna(), "").to_numpy()]
+SIX = make_leads(6).iloc[:, :-1].astype(object)
+LEADS = [[str(cell) for cell in row] for row in SIX.where(SIX.notna(), "").to_numpy()]
 HEADER = list(make_leads(6).columns[:-1])
 NASTY = [
-    "", " ", "nan", "None", "inf", "-inf", "-1", "1.5", "1e3", "1e308", "0.9999999999999999999", "99999999", "٣", "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1", "0\x1f", "\xa01",
-    "2021-02-30 00:00:00", "2021-07-01T00:00:00+05:30", "2021-07-01 00:00:00Z", "9999-12-31 00:00:00", "1666-01-01 00:00:00", "1999-12-31 23:59:59", "now",
-    "2021-07-01 00:00", "a\nb", 'a"b', "a,b", "'); drop table leads; --", "x" * 100_000, "é", "\ufeff", "\u202e", "🙂", "Level7", "\x1b[31m",
+    "", " ", "nan", "None", "inf", "-inf", "-1", "1.5", "1e3", "1e308", "0.9999999999999999999", "99999999", "٣",
+    "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1", "0\x1f", "\xa01",
+    "2021-02-30 00:00:00", "2021-07-01T00:00:00+05:30", "2021-07-01 00:00:00Z", "9999-12-31 00:00:00",
+    "1666-01-01 00:00:00", "1999-12-31 23:59:59", "now",
+    "2021-07-01 00:00", "a\nb", 'a"b', "a,b", "'); drop table leads; --", "x" * 100_000, "é", "\ufeff", "\u202e",
+    "🙂", "Level7", "\x1b[31m",
 ]  # fmt: skip
 
 
@@ -53,7 +60,8 @@ def is_bad(column: str, cell: str) -> bool:
     "The schema's rules once more, by Python's own types."
     if column == DATE:
         try:
-            return not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", cell, re.ASCII) or not 2000 <= datetime.strptime(cell, "%Y-%m-%d %H:%M:%S").year < 2100
+            written_well = re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", cell, re.ASCII)
+            return not written_well or not 2000 <= datetime.strptime(cell, "%Y-%m-%d %H:%M:%S").year < 2100
         except ValueError:
             return True
     if cell == "" or column in (CITY, *CATEGORIES):
@@ -67,7 +75,8 @@ def is_bad(column: str, cell: str) -> bool:
 
 def find_stray(dates: list[str]) -> list[bool]:
     "Which of a few dates stand alone, more than 24 months from all others, of which at least three stand together."
-    months = [12 * int(date[:4]) + int(date[5:7]) if re.match(r"20\d\d-(0[1-9]|1[0-2])", date, re.ASCII) else None for date in dates]
+    written = [re.match(r"20\d\d-(0[1-9]|1[0-2])", date, re.ASCII) for date in dates]
+    months = [12 * int(date[:4]) + int(date[5:7]) if well else None for date, well in zip(dates, written)]
     groups = []
     for month in sorted(month for month in months if month is not None):
         if groups and month - groups[-1][-1] <= 24:
@@ -85,11 +94,14 @@ def write(rows: list[list[str]], **options) -> bytes:
 
 
 def examples(request, share: float) -> dict:
-    return {"max_examples": int(request.config.getoption("--examples") * share), "deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
+    most = int(request.config.getoption("--examples") * share)
+    fixed = {"deadline": None, "derandomize": True, "database": None}
+    return {"max_examples": most, "suppress_health_check": list(HealthCheck), **fixed}
 
 
 def test_cells(request, scoring):
-    cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.floats().map(str), st.integers().map(str), st.datetimes().map(str))
+    written = [kind.map(str) for kind in (st.floats(), st.integers(), st.datetimes())]
+    cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), *written)
     changes = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(HEADER[1:]), cells), max_size=8)
     tried = {"scored": 0, "refused": 0, "bad": 0}
 
@@ -109,7 +121,8 @@ def test_cells(request, scoring):
         tried["scored"] += 1
         assert scores["lead_id"].astype(str).tolist() == [lead[""] for lead in leads]
         stray = find_stray([lead[DATE] for lead in leads])
-        bad = [far or any(is_bad(column, cell) for column, cell in lead.items() if column) for far, lead in zip(stray, leads)]
+        spoilt = [any(is_bad(column, cell) for column, cell in lead.items() if column) for lead in leads]
+        bad = [far or wrong for far, wrong in zip(stray, spoilt)]
         assert scores["probability"].isna().tolist() == bad
         assert scores["unsure"].str.startswith("no score: ").fillna(False).tolist() == bad
         assert scores["probability"].dropna().between(0, 1).all()
@@ -123,19 +136,24 @@ def test_cells(request, scoring):
 def test_bytes(request, scoring):
     good = write([HEADER, *LEADS])
     places = st.one_of(st.integers(len(good.splitlines()[0]), len(good) - 1), st.integers(0, len(good) - 1))
+    text = st.text(min_size=1, max_size=5).map(str.encode)
+    special = st.sampled_from([b'"', b"\n", b"\r", b",", b"\0", b"\n\n", b'"\n', b",,", b"\xff", b"\xef\xbb\xbf"])
+    inserted = st.one_of(text, st.binary(min_size=1, max_size=5), special)
     edits = st.one_of(
         st.tuples(st.just("cut"), places, st.just(b"")),
-        st.tuples(st.just("insert"), places, st.one_of(st.text(min_size=1, max_size=5).map(str.encode), st.binary(min_size=1, max_size=5), st.sampled_from([b'"', b"\n", b"\r", b",", b"\0", b"\n\n", b'"\n', b",,", b"\xff", b"\xef\xbb\xbf"]))),
+        st.tuples(st.just("insert"), places, inserted),
         st.tuples(st.just("replace"), places, st.binary(min_size=1, max_size=3)),
     )
+    encodings = st.sampled_from(["utf-8", "utf-8-sig", "utf-8", "utf-16", "latin-1"])
     tried = {"scored": 0, "refused": 0}
 
     @settings(**examples(request, 0.5))
-    @given(st.lists(edits, min_size=1, max_size=2), st.sampled_from(["utf-8", "utf-8-sig", "utf-8", "utf-16", "latin-1"]), st.sampled_from(["\n", "\r\n", "\r"]))
+    @given(st.lists(edits, min_size=1, max_size=2), encodings, st.sampled_from(["\n", "\r\n", "\r"]))
     def check(edits, encoding, newline):
         content = good.decode().replace("\n", newline).encode(encoding)
         for kind, place, new in edits:
-            content = content[:place] if kind == "cut" else content[:place] + new + content[place + (kind == "replace") :]
+            after = place + 1 if kind == "replace" else place
+            content = content[:place] if kind == "cut" else content[:place] + new + content[after:]
         scores = scoring(content)
         tried["refused" if isinstance(scores, str) else "scored"] += 1
         if isinstance(scores, str):
@@ -146,7 +164,8 @@ def test_bytes(request, scoring):
         found = scores["lead_id"].astype(str).tolist()
         assert found == [row[place] for row in rows[1:]]
         untouched = set(good.decode().splitlines()) & set(content.decode("utf-8-sig").splitlines())
-        assert {",".join(row) for row in LEADS if ",".join(row) in untouched} == {",".join(row) for row in LEADS if ",".join(row) in untouched and row[0] in found}
+        kept = {",".join(row) for row in LEADS if row[0] in found}
+        assert {",".join(row) for row in LEADS} & untouched <= kept
 
     check()
     print(tried)
@@ -178,7 +197,8 @@ def test_other_files(scoring, content, fault):
 def test_many_unseen_levels_are_refused(repo, tmp_path):
     leads = make_leads(10_000).iloc[:, :-1].assign(first_platform_c=[f"New{k}" for k in range(10_000)])
     leads.to_csv(tmp_path / "leads.csv", index=False)
-    message = fails("leadscore", "score", str(tmp_path / "leads.csv"), "-o", str(tmp_path / "scored.csv"), "--model", "outputs/train/model", cwd=repo)
+    command = ["leadscore", "score", str(tmp_path / "leads.csv"), "-o", str(tmp_path / "scored.csv")]
+    message = fails(*command, "--model", "outputs/train/model", cwd=repo)
     assert "first_platform_c has 100.0% unseen levels" in message and not (tmp_path / "scored.csv").exists()
 
 
@@ -190,7 +210,9 @@ def test_what_is_no_file(tmp_path, capsys):
         os.chdir(tmp_path)  # a socket's path may not be long
         listener.bind("socket")
         os.chdir(here)
-        for path in (tmp_path, Path("/dev/null"), tmp_path / "pipe", tmp_path / "socket", tmp_path / "gone", tmp_path / ("n" * 300), tmp_path / "none.csv"):
+        inside = [tmp_path / name for name in ("pipe", "socket", "gone", "n" * 300, "none.csv")]
+        for path in (tmp_path, Path("/dev/null"), *inside):
             assert main(["check", str(path)]) == 1
             message = capsys.readouterr().err
-            assert message.startswith(f"leadscore: {tmp_path}/" if path.name != "null" and path != tmp_path else f"leadscore: {path}: ") and message.count("\n") == 1
+            named = f"leadscore: {tmp_path}/" if path in inside else f"leadscore: {path}: "
+            assert message.startswith(named) and message.count("\n") == 1

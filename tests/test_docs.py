@@ -1,6 +1,5 @@
 """Every command in the docs and in `--help` runs as it stands there, and what succeeds says nothing on stderr."""
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, environment, run
 
-from leadscore.cli import FILES
+from leadscore.cli import NAMES
 
 LISTED = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", cwd=ROOT).stdout.split("\n")
 PAGES = [name for name in LISTED if name and (ROOT / name).is_file()]
@@ -21,15 +20,14 @@ INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 CRON = re.compile(r"^([\d*][\d*,/-]* +){5}")
 SHELL, PYTHON = {"", "bash", "sh", "shell"}, {"python"}
 NO_CODE = {"{toctree}", "{include}", "{literalinclude}", "{raw}", "ini"}  # ini: the units of systemd
+SERVE = "mlflow models serve --model-uri models:/leadscore@champion --env-manager local --host 127.0.0.1 --port 5001"
 NOT_RUN = {  # `make` is not in it: what it would run is printed instead
     "pip install .": "tests/test_installs.py",
     "pip install '.[scale]'": "tests/test_installs.py",
-    "leadscore champion --revert": "takes a second champion: nbs/12_tracking.ipynb",
-    "mlflow models serve --model-uri models:/leadscore@champion --env-manager local --host 127.0.0.1 --port 5001": "a server",
+    "leadscore champion --revert": "takes a second champion: nbs/17_registry.ipynb",
+    SERVE: "a server",
 }
 STAND_INS = {"dvc exp run -S": "dvc exp run --queue -S"}  # it takes minutes; tests/test_pipeline.py runs one
-if not importlib.util.find_spec("distributed"):  # the lock has no Dask
-    STAND_INS["--workers 4"] = "--workers 0"
 
 
 def read_blocks(text):
@@ -50,10 +48,11 @@ class Reader:
         self.srv, self.exported = srv, {"HOME": str(srv / "home"), "COLUMNS": "300"}
 
     def call(self, *command):
-        done = subprocess.run(
-            command, cwd=self.srv / "leadscore", env=environment(self.srv / "leadscore", **self.exported), capture_output=True, text=True
-        )
-        assert done.returncode == 0 and not done.stderr, f"exit code {done.returncode}: {command[-1]}\n{done.stdout}\n{done.stderr}"
+        clone = self.srv / "leadscore"
+        variables = environment(clone, **self.exported)
+        done = subprocess.run(command, cwd=clone, env=variables, capture_output=True, text=True)
+        said = f"exit code {done.returncode}: {command[-1]}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0 and not done.stderr, said
         return done.stdout
 
     def shell(self, code):
@@ -102,16 +101,12 @@ def reader(repo, tmp_path):
         shutil.copytree(clone / "data", folder)
     for folder in (srv / "bin", srv / "lists", clone / "leads", clone / "to_score"):
         folder.mkdir()
-    shutil.copyfile(clone / "data" / FILES[0], clone / "leads/part-1.csv")
+    shutil.copyfile(clone / f"data/{NAMES[0]}.csv", clone / "leads/part-1.csv")
     for path in (clone / "to_score/part-1.csv", clone / "leads.csv", srv / "leads/new.csv"):
-        shutil.copyfile(clone / "data" / FILES[1], path)
+        shutil.copyfile(clone / f"data/{NAMES[1]}.csv", path)
     leads = pd.read_csv(clone / "leads.csv", dtype=str, keep_default_na=False).rename(columns={"Unnamed: 0": ""})
     leads.assign(name="Ada", phone="+49 30").to_csv(clone / "contacts.csv", index=False)
     (clone / "path/to/model").symlink_to(clone / "outputs/train/model")
-    if not importlib.util.find_spec("distributed"):
-        params = yaml.safe_load((clone / "params.yaml").read_text())
-        params["scale"]["engine"] = "pandas"
-        (clone / "params.yaml").write_text(yaml.safe_dump(params))
     return Reader(srv)
 
 
@@ -162,13 +157,15 @@ def test_commands_options_and_parameters_in_the_text_exist(reader):
 
 
 def test_the_list_of_what_is_not_run_is_not_longer_than_it_must_be():
-    commands = [command for page in PAGES for _, code in read_blocks((ROOT / page).read_text()) for command in read_commands(code)]
+    blocks = [block for page in PAGES for block in read_blocks((ROOT / page).read_text())]
+    commands = [command for _, code in blocks for command in read_commands(code)]
     assert [command for command in NOT_RUN if command not in commands] == []
 
 
 @pytest.mark.parametrize(
-    "block", ["```bash\nmake nonsense\n```", "```\nleadscore scor leads.csv\n```", "```sh\nleadscore check --nope leads.csv\n```",
-              "```bash\nfalse && true\ntrue\n```", "```bash\necho a >&2\n```", "```python\nimport nonsense\n```", "```ruby\n```"],
+    "block", ["```bash\nmake nonsense\n```", "```\nleadscore scor leads.csv\n```",
+              "```sh\nleadscore check --nope leads.csv\n```", "```bash\nfalse && true\ntrue\n```",
+              "```bash\necho a >&2\n```", "```python\nimport nonsense\n```", "```ruby\n```"],
 )  # fmt: skip
 def test_what_does_not_run_is_found(reader, block):
     with pytest.raises(AssertionError):

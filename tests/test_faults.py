@@ -5,6 +5,8 @@ import shutil
 import pandas as pd
 from conftest import fails, run
 
+MODEL = ("--model", "outputs/train/model")
+
 
 def edit(path, old, new):
     text = path.read_text()
@@ -14,9 +16,11 @@ def edit(path, old, new):
 
 def test_stage_stops_at_bad_parameters(work):
     edit(work / "params.yaml", "coverage: 0.9", "coverag: 0.9")
-    assert "params.yaml: clean.coverag: unknown key; remove it" in fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+    message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+    assert "params.yaml: clean.coverag: unknown key; remove it" in message
     edit(work / "params.yaml", "coverag: 0.9", "coverage: much")
-    assert "clean.coverage: Input should be a valid number" in fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+    message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
+    assert "clean.coverage: Input should be a valid number" in message
 
 
 def test_stage_stops_at_bad_leads_and_writes_nothing(work):
@@ -24,7 +28,8 @@ def test_stage_stops_at_bad_leads_and_writes_nothing(work):
     edit(work / "data/leadscoring.csv", "city_mapped", "town")
     message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
     assert "leadscoring.csv: column missing: 'city_mapped'; add it; column additional: 'town'; remove it" in message
-    assert "[SchemaError in cell " in message and "of nbs/pipeline/01_clean.ipynb; half-run copy: tmp/01_clean.ipynb]" in message
+    assert "[SchemaError in cell " in message
+    assert "of nbs/pipeline/01_clean.ipynb; half-run copy: tmp/01_clean.ipynb]" in message
     assert (work / "tmp/01_clean.ipynb").exists() and not (work / "reports").exists()
     assert (work / "outputs/clean/leads.parquet").read_bytes() == before
 
@@ -49,7 +54,8 @@ def test_a_bad_cell_costs_one_score_and_no_lead(work):
 def test_levels_named_anew_stop_infer(work):
     path = work / "outputs/clean/inference.parquet"
     leads = pd.read_parquet(path)
-    leads.assign(first_platform_c_raw=leads["first_platform_c_raw"].str.replace("Level", "Stufe")).to_parquet(path, index=False)
+    renamed = leads["first_platform_c_raw"].str.replace("Level", "Stufe")
+    leads.assign(first_platform_c_raw=renamed).to_parquet(path, index=False)
     message = fails("python", "-m", "leadscore.stage", "infer", cwd=work)
     assert "first_platform_c has 100.0% unseen levels" in message and "infer.max_unseen" in message
 
@@ -67,7 +73,8 @@ def test_score_carries_columns_along(work):
     leads = pd.read_csv(work / "data/leadscoring_inference.csv", dtype=str).rename(columns={"Unnamed: 0": ""})
     leads.assign(name="Ada", phone="12 34").to_csv(work / "named.csv", index=False)
     score = ["leadscore", "score", "named.csv", "-o", "scored.csv", "--model", "outputs/train/model", "--capacity", "1"]
-    assert "named.csv: column additional: 'name', 'phone'; remove it, or take it along by --carry" in fails(*score, cwd=work)
+    additional = "named.csv: column additional: 'name', 'phone'; remove it, or take it along by --carry"
+    assert additional in fails(*score, cwd=work)
     run(*score, "--carry", "name,phone", cwd=work)
     scores = pd.read_csv(work / "scored.csv")
     assert scores.columns[-2:].tolist() == ["name", "phone"] and set(scores["name"]) == {"Ada"}
@@ -75,7 +82,7 @@ def test_score_carries_columns_along(work):
 
 
 def test_score_refuses_a_model_that_is_incomplete_or_old(work):
-    score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
+    score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", *MODEL]
     edit(work / "outputs/train/model/meta.json", '"schema_version": 4', '"schema_version": 0')
     assert "schema version 0, this code reads 4; train anew" in fails(*score, cwd=work)
     edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 4')
@@ -86,8 +93,9 @@ def test_score_refuses_a_model_that_is_incomplete_or_old(work):
 
 def test_score_says_which_lead_has_no_score(work):
     edit(work / "data/leadscoring_inference.csv", "2021-07", "2021/07")
-    done = run("leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model", cwd=work)
-    said = "1 lead(s) without a score; most often column 'created_date' is not a date YYYY-MM-DD HH:MM:SS, first in row 2: '2021/07"
+    done = run("leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", *MODEL, cwd=work)
+    first = "column 'created_date' is not a date YYYY-MM-DD HH:MM:SS, first in row 2: '2021/07"
+    said = f"1 lead(s) without a score; most often {first}"
     assert said in done.stderr and done.stderr.endswith("; all of them in scored_rejected.csv\n")
     assert len(pd.read_csv(work / "scored.csv")) == 100 and len(pd.read_csv(work / "scored_rejected.csv")) == 1
 

@@ -4,15 +4,14 @@ import re
 import shutil
 import sys
 import tomllib
-from contextlib import suppress
-from socket import socket
 
 import pandas as pd
-import pytest
 from conftest import ROOT, run
+from test_many import start_cluster
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-HEAVY = {"dvc", "jupyterlab", "mlflow", "nbdev", "optuna", "papermill", "pycaret", "pycaret-core", "scikit-learn", "sphinx"}
+HEAVY = {"dvc", "jupyterlab", "mlflow", "nbdev", "optuna", "papermill"}
+HEAVY |= {"pycaret", "pycaret-core", "scikit-learn", "sphinx"}
 LOCKED = ("--constraint", str(ROOT / "requirements.lock"))
 
 
@@ -43,7 +42,8 @@ def score_and_check(bin, repo, folder):
     leads = pd.read_csv(repo / "data/leadscoring.csv", dtype=str, keep_default_na=False, nrows=9)
     leads.loc[3, "careers"] = "x"
     leads.rename(columns={"Unnamed: 0": ""}).to_csv(folder / "spoilt.csv", index=False)
-    assert "9 leads with label, 1 with a bad cell" in call(bin, "leadscore", "check", "spoilt.csv", cwd=folder, exit_code=1).stdout
+    checked = call(bin, "leadscore", "check", "spoilt.csv", cwd=folder, exit_code=1).stdout
+    assert "9 leads with label, 1 with a bad cell" in checked
     return folder / "scored.csv"
 
 
@@ -71,12 +71,15 @@ def test_scoring_install_is_small_and_with_the_lock_gives_the_same_bytes(repo, t
     assert {line.split(">")[0] for line in PROJECT["dependencies"]} <= names
     scored = score_and_check(bin, repo, tmp_path)
     assert scored.read_bytes() == (repo / "outputs/infer/scored_leads.csv").read_bytes()
-    refused = call(bin, "leadscore", "score", repo / "data/leadscoring_inference.csv", "-o", "none.csv", cwd=tmp_path, exit_code=1)
+    command = ["leadscore", "score", repo / "data/leadscoring_inference.csv", "-o", "none.csv"]
+    refused = call(bin, *command, cwd=tmp_path, exit_code=1)
     assert "MLflow is not installed here" in refused.stderr
     call(bin, "leadscore", "verify", "outputs/infer/receipt.json", cwd=repo)
-    for command in ("leadscore champion", "leadscore register", "leadscore champion --revert", "python -m leadscore.stage clean"):
+    commands = ["leadscore champion", "leadscore register", "leadscore champion --revert"]
+    mend = r"leadscore: \w+ is not installed here; pip install '\.\[(experiment|pipeline)\]' in the repo\n"
+    for command in (*commands, "python -m leadscore.stage clean"):
         refused = call(bin, *command.split(), cwd=repo, exit_code=1).stderr
-        assert re.fullmatch(r"leadscore: \w+ is not installed here; pip install '\.\[(experiment|pipeline)\]' in the repo\n", refused), refused
+        assert re.fullmatch(mend, refused), refused
 
 
 def test_experiment_alone_reads_the_registry_and_compares(repo, tmp_path):
@@ -107,17 +110,17 @@ def test_dev_alone_exports_and_tests(repo, tmp_path):
     imports(bin, "xdist, hypothesis, jupyterlab, playwright, psutil", tmp_path)
 
 
-def test_scale_alone_cleans_on_a_worker_and_trains(repo, tmp_path):
+def test_scale_alone_scores_a_folder_on_a_cluster(repo, tmp_path):
     bin = install(repo, tmp_path, ".[scale]")
     (tmp_path / "leads").mkdir()
-    shutil.copyfile(repo / "data/leadscoring.csv", tmp_path / "leads/part.csv")
-    imports(bin, "dask.distributed, lightgbm", tmp_path)
-    with socket() as taken:  # as if somebody else's Dask ran here, too
-        with suppress(OSError):
-            taken.bind(("127.0.0.1", 8787))
-            taken.listen()
-        call(bin, "leadscore", "scale", "clean", tmp_path / "leads", "-o", tmp_path / "cleaned", "--workers", 1, cwd=repo)
-    call(bin, "leadscore", "scale", "train", tmp_path / "cleaned", "-o", tmp_path / "model", "--workers", 0, cwd=repo)
+    lines = (repo / "data/leadscoring_inference.csv").read_text().splitlines(keepends=True)
+    for name, rows in {"a": lines[1:51], "b": lines[51:]}.items():
+        (tmp_path / f"leads/{name}.csv").write_text("".join([lines[0], *rows]))
+    with start_cluster(str(bin / "python")) as (address, _):
+        model = ("--model", repo / "outputs/train/model")
+        command = ("leadscore", "score", tmp_path / "leads", "-o", tmp_path / "lists", *model, "--dask", address)
+        assert "100 leads, 100 scored" in call(bin, *command, cwd=tmp_path).stdout
+    assert sorted(path.name for path in (tmp_path / "lists").iterdir()) == ["a.csv", "b.csv"]
 
 
 def test_setup_in_a_copied_folder_runs_the_code_of_the_copy(repo, tmp_path):
@@ -128,8 +131,9 @@ def test_setup_in_a_copied_folder_runs_the_code_of_the_copy(repo, tmp_path):
     shutil.copytree(first, copy, symlinks=True)
     for folder in (first, copy):
         run("make", "setup", cwd=folder, PYTHONPATH="")
-        where = call(folder / ".venv/bin", "python", "-c", "import leadscore; print(leadscore.__file__)", cwd=tmp_path).stdout
-        assert where.strip() == str(folder / "leadscore/__init__.py")
+        where = ["python", "-c", "import leadscore; print(leadscore.__file__)"]
+        place = call(folder / ".venv/bin", *where, cwd=tmp_path).stdout
+        assert place.strip() == str(folder / "leadscore/__init__.py")
         assert f"{folder}/.venv/bin" in (folder / ".venv/bin/leadscore").read_text()
         assert "Nothing to be done" in run("make", "setup", cwd=folder, PYTHONPATH="").stdout
 

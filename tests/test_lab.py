@@ -17,16 +17,18 @@ TOKEN = "of-this-test"
 
 @contextmanager
 def jupyter_lab(folder):
-    "JupyterLab's server in `folder` with the repo's settings; gives a function that asks it for a notebook, or saves one."
+    "JupyterLab's server in `folder`, set as the repo sets it; gives a function that asks for a notebook, or saves one."
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--config=nbs/jupyter_lab_config.py"]
+    address = ["--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={TOKEN}"]
+    command = ["jupyter", "lab", "--no-browser", *address, "--config=nbs/jupyter_lab_config.py"]
     server = subprocess.Popen(command, cwd=folder, env=environment(folder), stderr=subprocess.DEVNULL)
 
     def ask(name, content=None):
         body = None if content is None else json.dumps({"type": "notebook", "content": content}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/contents/{name}", body, {"Authorization": f"token {TOKEN}"}, method="PUT" if body else "GET")
+        url, method = f"http://127.0.0.1:{port}/api/contents/{name}", "PUT" if body else "GET"
+        request = urllib.request.Request(url, body, {"Authorization": f"token {TOKEN}"}, method=method)
         return json.load(urllib.request.urlopen(request))["content"]
 
     try:
@@ -47,12 +49,14 @@ def test_a_notebook_saved_in_jupyterlab_leaves_no_trace(clone):
     with jupyter_lab(clone) as ask:
         for name in ("pipeline/01_clean", "pipeline/03_train", "pipeline/05_infer", "index"):
             content = ask(f"nbs/{name}.ipynb")
-            executed = nbclient.NotebookClient(nbformat.from_dict(content), resources={"metadata": {"path": (clone / f"nbs/{name}").parent}}).execute()
+            place = {"metadata": {"path": (clone / f"nbs/{name}").parent}}
+            executed = nbclient.NotebookClient(nbformat.from_dict(content), resources=place).execute()
             assert any(cell.get("outputs") for cell in executed.cells)
             ask(f"nbs/{name}.ipynb", executed)
         for path in sorted((ROOT / "nbs").glob("*.ipynb")):
             content = ask(f"nbs/{path.name}")
-            content["metadata"] |= {"language_info": {"name": "python"}, "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+            kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+            content["metadata"] |= {"language_info": {"name": "python"}, "kernelspec": kernel}
             for cell in content["cells"]:
                 cell["metadata"]["trusted"] = True
                 if cell["cell_type"] == "code":

@@ -1,4 +1,7 @@
-"""Every message that a user can meet, read off the code: none holds nothing, none names what is not there, each advice is tried."""
+"""Every message that a user can meet, read off the code.
+
+None holds nothing, none names what is not there, each advice is tried.
+"""
 
 import ast
 import re
@@ -27,7 +30,9 @@ def is_message(node: ast.AST) -> bool:
     "A text that is raised, or printed to stderr."
     if isinstance(node, ast.Raise):
         return node.exc is not None
-    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" and any(word.arg == "file" for word in node.keywords)
+    if not isinstance(node, ast.Call) or getattr(node.func, "id", "") != "print":
+        return False
+    return any(word.arg == "file" for word in node.keywords)
 
 
 MESSAGES = {
@@ -41,10 +46,13 @@ MESSAGES = {
 def constants() -> list[str]:
     "All other texts of the code that advise something, such as parts of messages that are put together."
     texts = []
+    documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
     for path in MODULES:
-        tree = ast.parse(path.read_text())
-        docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and isinstance(node.body[0], ast.Expr)}
-        texts += [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings]
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        first = [node.body[0] for node in nodes if isinstance(node, documented)]
+        docstrings = {id(statement.value) for statement in first if isinstance(statement, ast.Expr)}
+        strings = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        texts += [node.value for node in strings if id(node) not in docstrings]
     return texts
 
 
@@ -59,7 +67,7 @@ def test_no_message_holds_nothing(place):
 
 def test_messages_name_what_there_is():
     text = "\n".join(constants())
-    commands = ["score", "check", "data", "bundle", "register", "champion", "verify", "scale"]
+    commands = ["score", "check", "data", "bundle", "register", "champion", "verify"]
     helps = {command: run("leadscore", command, "--help", cwd=ROOT).stdout for command in commands}
     options = set(re.findall(r"--[a-z][a-z-]+", " ".join(helps.values())))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -68,9 +76,10 @@ def test_messages_name_what_there_is():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for message in MESSAGES.values():
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", message)) <= options, message
-        assert {name for name in re.findall(r"\bleadscore ([a-z]+)\b", message)} <= {*commands, "bundle", "made", "wrote"}, message
-        assert {name for name in re.findall(r"\brun make ([a-z]+)\b", message)} <= targets, message
-        named = {f"{section}.{key}" for section, key in re.findall(r"(?<![\w/])([a-z]+)\.([a-z_]+)\b", message) if section in params}
+        assert set(re.findall(r"\bleadscore ([a-z]+)\b", message)) <= {*commands, "bundle", "made", "wrote"}, message
+        assert set(re.findall(r"\brun make ([a-z]+)\b", message)) <= targets, message
+        pairs = re.findall(r"(?<![\w/])([a-z]+)\.([a-z_]+)\b", message)
+        named = {f"{section}.{key}" for section, key in pairs if section in params}
         assert named <= keys, message
         files = set(re.findall(r"\b(?:mappings|metrics|outputs)/[\w/.]+", message))
         assert all((ROOT / name).exists() or name.startswith("outputs/") for name in files), message
@@ -83,18 +92,18 @@ TRIED = {
     "--carry": "tests/test_faults.py::test_score_carries_columns_along",
     "--id-column": "tests/test_week_one.py::test_the_leads_number_has_one_source",
     "--max-unseen": "tests/test_messages.py::test_unseen_levels_are_let_through_as_advised",
-    "--scheduler": "tests/test_scale.py",
+    "--dask": "tests/test_many.py::test_a_cluster_scores_the_same_though_a_worker_is_killed",
+    "--workers": "tests/test_many.py::test_a_folder_is_scored_as_one_file",
     "--model": "tests/test_week_one.py::test_a_model_folder_needs_nothing_else",
     "base.holdout_days": "tests/test_week_one.py::test_a_short_history_is_said_before_it_costs_minutes",
     "base.id_column": "tests/test_week_one.py::test_the_leads_number_has_one_source",
     "clean.max_rejected": "tests/test_messages.py::test_bad_leads_are_let_through_as_advised",
     "dvc checkout": "tests/test_messages.py::test_what_is_gone_comes_back_as_advised",
     "dvc repro": "tests/test_messages.py::test_what_is_gone_comes_back_as_advised",
-    "experiment.candidates": "nbs/06_experiment.ipynb",
-    "experiment.min_relevance": "nbs/06_experiment.ipynb",
+    "experiment.candidates": "nbs/09_experiment.ipynb",
+    "experiment.min_relevance": "nbs/09_experiment.ipynb",
     "infer.max_unseen": "tests/test_messages.py::test_unseen_levels_are_let_through_as_advised",
     "leadscore bundle": "tests/test_week_one.py::test_settings_have_one_source",
-    "leadscore scale": "tests/test_scale.py",
     "leadscore score": "tests/test_messages.py::test_unseen_levels_are_let_through_as_advised",
     "leadscore register": "tests/test_torture.py::test_without_mlflow_the_pipeline_goes_on",
     "make repro": "tests/conftest.py::repo",
@@ -104,7 +113,12 @@ TRIED = {
     "MLFLOW_TRACKING_PASSWORD": "MLflow's own variable",
 }
 WORDS = {"clean.db_url", "dvc add"}  # where it happened
-ADVICE = r"(?<![\w-])--[a-z][a-z-]+|(?<![\w/.])(?:base|profile|clean|experiment|train|evaluate|infer|criteria|scale|mlflow)\.[a-z_]+\b|dvc \w+|leadscore (?:score|check|data|bundle|register|champion|verify|scale)\b|make (?:repro|data|mlflow)|pip install|[A-Z]+_[A-Z_]+[A-Z]"
+ADVICE = (
+    r"(?<![\w-])--[a-z][a-z-]+"
+    r"|(?<![\w/.])(?:base|profile|clean|experiment|train|evaluate|infer|criteria|mlflow)\.[a-z_]+\b"
+    r"|dvc \w+|leadscore (?:score|check|data|bundle|register|champion|verify)\b"
+    r"|make (?:repro|data|mlflow)|pip install|[A-Z]+_[A-Z_]+[A-Z]"
+)
 
 
 def test_each_advice_is_tried():
@@ -117,7 +131,8 @@ def test_each_advice_is_tried():
 
 
 def make_bad(work, column, value, share=0.5):
-    leads = pd.read_csv(work / "data/leadscoring.csv", dtype=str, keep_default_na=False).rename(columns={"Unnamed: 0": ""})
+    leads = pd.read_csv(work / "data/leadscoring.csv", dtype=str, keep_default_na=False)
+    leads = leads.rename(columns={"Unnamed: 0": ""})
     leads[column] = leads[column].where(leads.index >= share * len(leads), value)
     return leads
 
@@ -131,7 +146,8 @@ def set_param(work, section, key, value):
 def test_unseen_levels_are_let_through_as_advised(work):
     leads = make_bad(work, "first_platform_c", "Level9999", share=1).drop(columns="app_complete_flag")
     leads.to_csv(work / "data/leadscoring_inference.csv", index=False)
-    command = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", "--model", "outputs/train/model"]
+    command = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv"]
+    command += ["--model", "outputs/train/model"]
     assert "raise infer.max_unseen (--max-unseen of leadscore score)" in run(*command, cwd=work, ok=False).stderr
     run(*command, "--max-unseen", "1", cwd=work)
     set_param(work, "infer", "max_unseen", 1.0)

@@ -26,14 +26,16 @@ def read(repo, name):
 def test_every_lead_has_one_score(repo):
     leads = pd.read_csv(repo / "data/leadscoring_inference.csv")
     scores = pd.read_csv(repo / "outputs/infer/scored_leads.csv")
-    listed = ["lead_id", "probability", "score", "grade", "rank", "call", "unsure", "reason_up_1", "reason_up_2", "reason_up_3", "reason_down_1", "reason_down_2"]
+    listed = ["lead_id", "probability", "score", "grade", "rank", "call", "unsure"]
+    listed += ["reason_up_1", "reason_up_2", "reason_up_3", "reason_down_1", "reason_down_2"]
     assert scores.columns.tolist() == listed
     assert set(scores["grade"]) <= set("ABCD") and set(scores["call"]) <= {"yes", "no"}
     assert scores[["reason_up_1", "reason_down_1"]].notna().any(axis=1).all()
     assert scores["lead_id"].tolist() == leads.iloc[:, 0].tolist()
     assert scores["probability"].between(0, 1).all() and scores["score"].between(0, 100).all()
     assert sorted(scores["rank"]) == list(range(1, len(leads) + 1))
-    pd.testing.assert_frame_equal(pd.read_parquet(repo / "outputs/infer/scored_leads.parquet"), scores, check_dtype=False)
+    table = pd.read_parquet(repo / "outputs/infer/scored_leads.parquet")
+    pd.testing.assert_frame_equal(table, scores, check_dtype=False)
 
 
 def test_leads_are_counted_through_the_stages(repo):
@@ -41,15 +43,18 @@ def test_leads_are_counted_through_the_stages(repo):
     assert clean["leads_in"] == 400
     assert clean["leads_in"] - clean["rejected"] - clean["duplicates"] == clean["leads_out"]
     assert clean["to_score_in"] == clean["to_score_out"] == read(repo, "infer")["leads_out"] == 100
-    assert read(repo, "experiment")["leads_in"] == read(repo, "train")["leads_in"] == read(repo, "evaluate")["leads_in"] == clean["leads_out"]
+    for stage in ("experiment", "train", "evaluate"):
+        assert read(repo, stage)["leads_in"] == clean["leads_out"]
 
 
 def test_metrics_stand_beside_the_recipe(repo):
     metrics = read(repo, "evaluate")
-    names = {"accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier", "ece", "lift_10", "capture_20"}
+    names = {"accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier", "ece"}
+    names |= {"lift_10", "capture_20"}
     for model in ("leadscore", "recipe", "plain", "rates"):
         assert set(metrics["folds"][model]) == set(metrics["forward"][model]) == set(metrics["holdout"][model]) == names
-        assert all(set(value) == {"mean", "sd"} for value in [*metrics["folds"][model].values(), *metrics["forward"][model].values()])
+        measured = [*metrics["folds"][model].values(), *metrics["forward"][model].values()]
+        assert all(set(value) == {"mean", "sd"} for value in measured)
     windows = pd.read_csv(repo / "metrics/windows.csv")
     assert len(windows) == 3 and windows["window"].is_monotonic_increasing
     promises = pd.read_csv(repo / "metrics/promises.csv")
@@ -69,10 +74,11 @@ def test_reports_show_their_plots(repo):
         name = notebook_name(stage)
         source = "".join(cell.source for cell in nbformat.read(repo / f"nbs/pipeline/{name}.ipynb", 4).cells)
         report = nbformat.read(repo / f"reports/{name}.ipynb", 4)
-        assert report.cells[0].source.startswith(f"# {name[:2]} ") and "\n\n**Found.** " in report.cells[0].source and report.cells[-1].outputs == []
-        images = [output for cell in report.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        first, outputs = report.cells[0].source, [output for cell in report.cells for output in cell.get("outputs", [])]
+        assert first.startswith(f"# {name[:2]} ") and "\n\n**Found.** " in first and report.cells[-1].outputs == []
+        images = [output for output in outputs if "image/png" in output.get("data", {})]
         assert bool(images) == (".plot" in source or "subplots" in source), name
-        assert not [output for cell in report.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+        assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
 def test_mlflow_holds_the_runs(repo, client):
@@ -83,17 +89,20 @@ def test_mlflow_holds_the_runs(repo, client):
     for stage, stage_run in stages.items():
         assert f"{notebook_name(stage)}.ipynb" in [file.path for file in client.list_artifacts(stage_run.info.run_id)]
     assert {"fit", "03_train.ipynb"} <= {file.path for file in client.list_artifacts(stages["train"].info.run_id)}
-    commit, data = run("git", "rev-parse", "HEAD~1", cwd=repo).stdout.strip(), yaml.safe_load((repo / "data.dvc").read_text())["outs"][0]["md5"]
-    assert {(stage_run.data.tags["mlflow.source.git.commit"], stage_run.data.tags["data_md5"]) for stage_run in stages.values()} == {(commit, data)}
+    commit = run("git", "rev-parse", "HEAD~1", cwd=repo).stdout.strip()
+    data = yaml.safe_load((repo / "data.dvc").read_text())["outs"][0]["md5"]
+    tags = [stage_run.data.tags for stage_run in stages.values()]
+    assert {(tag["mlflow.source.git.commit"], tag["data_md5"]) for tag in tags} == {(commit, data)}
     charts = [file.path for file in client.list_artifacts(stages["evaluate"].info.run_id, "charts")]
     assert charts[0] == "charts/04_evaluate_1.png" and len(charts) == 5
-    assert [len(client.get_metric_history(stages["evaluate"].info.run_id, f"window/auc_{model}")) for model in ("leadscore", "recipe")] == [3, 3]
+    for model in ("leadscore", "recipe"):
+        assert len(client.get_metric_history(stages["evaluate"].info.run_id, f"window/auc_{model}")) == 3
     assert "data_sha256" in stages["train"].data.tags and stages["train"].data.params["folds"] == "3"
     assert stages["evaluate"].data.metrics["forward_pooled/leadscore.auc"] > 0.5
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == stages["experiment"].info.run_id]
-    assert sorted(run.info.run_name for run in nested) == sorted(
-        [*(f"{part}: {name}" for part in ("all", "relevant", "rich") for name in ("lightgbm", "lr")), "tune: lightgbm", "tune: lightgbm_tuned"]
-    )
+    candidates = [f"{part}: {name}" for part in ("all", "relevant", "rich") for name in ("lightgbm", "lr")]
+    tuned = ["tune: lightgbm", "tune: lightgbm_tuned"]
+    assert sorted(run.info.run_name for run in nested) == sorted([*candidates, *tuned])
     assert all({"accuracy", "auc", "f1", "kappa", "mcc"} <= set(run.data.metrics) for run in nested)
     assert {model.name for model in client.search_logged_models([experiment.experiment_id])} == {"leadscore"}
 
@@ -102,7 +111,8 @@ def test_register_is_done_once(repo, client, monkeypatch):
     assert str(client.get_model_version_by_alias("leadscore", "champion").version) == "1"
     assert "version 1 of leadscore, registered before; champion" in run("leadscore", "register", cwd=repo).stdout
     [version] = client.search_model_versions("name = 'leadscore'")
-    assert version.description == client.get_registered_model("leadscore").description and version.description.startswith("# Model card\n")
+    assert version.description == client.get_registered_model("leadscore").description
+    assert version.description.startswith("# Model card\n")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repo}/mlflow.db")
     info = mlflow.models.get_model_info("models:/leadscore/1")
     assert info.signature.outputs.input_names()[:2] == ["lead_id", "probability"] and info.saved_input_example_info
@@ -119,8 +129,9 @@ def test_receipt_is_verified(repo, tmp_path):
     for name in ("outputs", "leadscore", "nbs"):
         shutil.copytree(repo / name, tmp_path / name)
     shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
-    scores = pd.read_parquet(tmp_path / "outputs/infer/scored_leads.parquet")
-    scores.assign(score=scores["score"].where(scores.index != 3, 0.0)).to_parquet(tmp_path / "outputs/infer/scored_leads.parquet", index=False)
+    table = tmp_path / "outputs/infer/scored_leads.parquet"
+    scores = pd.read_parquet(table)
+    scores.assign(score=scores["score"].where(scores.index != 3, 0.0)).to_parquet(table, index=False)
     done = run("leadscore", "verify", "outputs/infer/receipt.json", cwd=tmp_path, ok=False)
     assert done.returncode == 1 and f"1 of 100 scores differ, first lead_id {scores['lead_id'][3]}" in done.stderr
 
@@ -139,7 +150,8 @@ def test_dvc_shows(repo, tmp_path):
     assert "forward_pooled.leadscore.auc" in run("dvc", "metrics", "show", "--md", cwd=repo).stdout
     assert "experiment" in run("dvc", "dag", cwd=repo).stdout
     plots = run("dvc", "plots", "show", "--json", cwd=repo).stdout
-    assert set(json.loads(plots)["data"]) == {"ROC", "precision-recall", "calibration", "gain", "confusion", "decision", "importance", "lift", "scores"}
+    drawn = {"ROC", "precision-recall", "calibration", "gain", "confusion", "decision", "importance", "lift", "scores"}
+    assert set(json.loads(plots)["data"]) == drawn
 
 
 def test_experiments_change_one_parameter(repo):
@@ -157,7 +169,8 @@ def test_the_same_bytes_in_another_clone(repo, tmp_path):
     shutil.copytree(repo / "data", clone / "data")
     (clone / "dvc.lock").unlink()
     (tmp_path / "home").mkdir()
-    other = {"HOME": f"{tmp_path}/home", "USER": "ada", "LOGNAME": "ada", "TZ": "Asia/Kolkata", "LC_ALL": "C", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    other = {"HOME": f"{tmp_path}/home", "USER": "ada", "LOGNAME": "ada", "TZ": "Asia/Kolkata", "LC_ALL": "C"}
+    other |= {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
     run("dvc", "repro", cwd=clone, **other)
     assert yaml.safe_load((clone / "dvc.lock").read_text()) == yaml.safe_load((repo / "dvc.lock").read_text())
     assert run("git", "status", "--porcelain", cwd=clone).stdout == ""

@@ -1,4 +1,4 @@
-"""MLflow's store and registry when somebody moves the repo, deletes things on MLflow's page, or trains on other leads."""
+"""MLflow's store and registry: the repo moves, things are deleted on MLflow's page, or other leads are trained on."""
 
 import shutil
 
@@ -76,7 +76,8 @@ def test_a_copy_shares_nothing_and_a_moved_repo_keeps_its_champion(settled, tmp_
     other = copy(settled, tmp_path / "über #2 & co")
     [logged] = open_store(other).search_runs(["1"], "tags.stage = 'clean'")
     open_store(other).delete_run(logged.info.run_id)  # so that there is something to log
-    note = f"note: the repo was moved or copied: MLflow keeps its artifacts in {other}/mlruns now, not in {settled}/mlruns"
+    settings = f"MLflow keeps its artifacts in {other}/mlruns now, not in {settled}/mlruns"
+    note = f"note: the repo was moved or copied: {settings}"
     assert list_notes(run(*CLEAN, cwd=other)) == [note]
     assert set(look(other)) > set(before) == set(look(settled)) and look(settled) == before
     moved = other.rename(tmp_path / "moved")
@@ -84,7 +85,8 @@ def test_a_copy_shares_nothing_and_a_moved_repo_keeps_its_champion(settled, tmp_
     assert (moved / "tmp/list.csv").read_bytes() == (settled / "outputs/infer/scored_leads.csv").read_bytes()
     done = run("leadscore", "register", cwd=moved)
     assert (done.stdout, done.stderr) == ("version 1 of leadscore, registered before; champion\n", "")
-    assert all(logged.info.artifact_uri.startswith(f"file://{moved}/mlruns/") for logged in open_store(moved).search_runs(["1"]))
+    uris = [logged.info.artifact_uri for logged in open_store(moved).search_runs(["1"])]
+    assert all(uri.startswith(f"file://{moved}/mlruns/") for uri in uris)
     assert not other.exists() and look(settled) == before
 
 
@@ -101,10 +103,12 @@ def test_a_deleted_experiment_is_restored_and_a_deleted_run_logged_again(settled
     client = open_store(folder)
     client.delete_experiment("1")
     moved, restored = list_notes(run(*CLEAN, cwd=folder))
-    assert "moved or copied" in moved and restored == "note: the experiment leadscore was deleted in MLflow; it is restored, with its runs"
+    assert "moved or copied" in moved
+    assert restored == "note: the experiment leadscore was deleted in MLflow; it is restored, with its runs"
     client.delete_run(client.get_model_version("leadscore", "1").run_id)
     said = run("leadscore", "register", cwd=folder).stdout
-    assert said == "was missing in MLflow and is there now: train\nversion 1 of leadscore, registered before; champion\n"
+    again = "version 1 of leadscore, registered before; champion\n"
+    assert said == f"was missing in MLflow and is there now: train\n{again}"
     run(*SCORE, cwd=folder)
 
 
@@ -116,7 +120,9 @@ def lose_version(folder):
     open_store(folder).delete_model_version("leadscore", "1")
 
 
-@pytest.mark.parametrize(("lose", "command", "version"), [(lose_model, SCORE, 1), (lose_version, ("leadscore", "champion"), 2)])
+@pytest.mark.parametrize(
+    ("lose", "command", "version"), [(lose_model, SCORE, 1), (lose_version, ("leadscore", "champion"), 2)]
+)
 def test_a_deleted_champion_is_registered_anew(lose, command, version, settled, tmp_path):
     folder = copy(settled, tmp_path / "repo")
     lose(folder)
@@ -135,20 +141,24 @@ def test_a_version_that_lost_its_files_is_registered_anew(settled, tmp_path):
 
 def test_own_leads_replace_the_sample(replaced):
     folder, done = replaced
-    assert "version 2 of leadscore, registered; champion; nothing was compared: version 1 is the sample's" in done.stdout
-    assert list_champion(folder)[1][19:] == "  version 2: made champion (nothing was compared: version 1 is the sample's); champion: 2"
+    why = "nothing was compared: version 1 is the sample's"
+    assert f"version 2 of leadscore, registered; champion; {why}" in done.stdout
+    assert list_champion(folder)[1][19:] == f"  version 2: made champion ({why}); champion: 2"
     versions = [open_store(folder).get_model_version("leadscore", number) for number in "12"]
     assert [version.tags["leads"] for version in versions] == ["sample", "own"]
 
 
 def test_the_sample_never_replaces_own_leads(settled, replaced, tmp_path):
     folder = copy(replaced[0], tmp_path / "repo")
-    assert "version 1, the champion before version 2, is the sample's" in fails("leadscore", "champion", "--revert", cwd=folder)
+    message = fails("leadscore", "champion", "--revert", cwd=folder)
+    assert "version 1, the champion before version 2, is the sample's" in message
     run("leadscore", "data", str(settled / "data"), cwd=folder)
-    assert f"{folder}/data: not the leads that" in (said := fails("leadscore", "register", cwd=folder)) and "run dvc repro first" in said
+    message = fails("leadscore", "register", cwd=folder)
+    assert f"{folder}/data: not the leads that" in message and "run dvc repro first" in message
     retrain(folder, 6)
     reason = "it is the sample's, and version 2 is of your own leads"
-    assert run("leadscore", "register", cwd=folder).stdout.startswith(f"version 3 of leadscore, registered; not champion: {reason}\n")
+    said = run("leadscore", "register", cwd=folder).stdout
+    assert said.startswith(f"version 3 of leadscore, registered; not champion: {reason}\n")
     assert list_champion(folder)[-1].endswith(f"version 3: {reason}; champion: 2")
 
 
@@ -163,7 +173,8 @@ def test_a_revert_to_a_deleted_version_changes_nothing(replaced, tmp_path):
     folder = copy(replaced[0], tmp_path / "repo")
     open_store(folder).delete_model_version("leadscore", "1")
     before = list_champion(folder)
-    assert "version 1, the champion before version 2, was deleted in MLflow" in fails("leadscore", "champion", "--revert", cwd=folder)
+    message = fails("leadscore", "champion", "--revert", cwd=folder)
+    assert "version 1, the champion before version 2, was deleted in MLflow" in message
     assert list_champion(folder) == before
     assert "version 2 of leadscore, registered before; champion\n" in run("leadscore", "register", cwd=folder).stdout
 
@@ -178,8 +189,9 @@ def test_a_missing_decision_is_put_in(replaced, tmp_path):
     assert "version 2 of leadscore, registered before; champion\n" in run("leadscore", "register", cwd=folder).stdout
     said = run("leadscore", "champion", "--revert", cwd=folder).stdout
     assert said == "version 1 of leadscore; champion again, in place of version 2\n"
-    decided = ["made champion (nothing was compared: version 1 is the sample's); champion: 2", "reverted (found afterwards); champion: 1"]
-    decided += ["made champion (found afterwards); champion: 2", "reverted; champion: 1"]
+    decided = ["made champion (nothing was compared: version 1 is the sample's); champion: 2"]
+    decided += ["reverted (found afterwards); champion: 1", "made champion (found afterwards); champion: 2"]
+    decided += ["reverted; champion: 1"]
     assert [line.split("version 2: ")[1] for line in list_champion(folder)[1:]] == decided
 
 
@@ -193,7 +205,8 @@ def test_messages_tell_a_store_that_is_away_from_one_that_is_wrong(settled, tmp_
     broken = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/no.db"}
     assert f"file is not a database; {mend}" in fails(*SCORE, cwd=settled, **broken)
     message = fails(*SCORE, "--model", "models:/leadscore/99", cwd=settled)
-    assert "models:/leadscore/99: Model Version (name=leadscore, version=99) not found; name one that MLflow has" in message
+    missing = "models:/leadscore/99: Model Version (name=leadscore, version=99) not found"
+    assert f"{missing}; name one that MLflow has" in message
 
 
 def test_commands_are_silent_where_nobody_watches(settled, tmp_path):

@@ -12,7 +12,7 @@ from conftest import ROOT, fails, run
 
 from leadscore.params import LeadscoreError, load_params
 from leadscore.recipe import read_mappings
-from leadscore.read import read_leads
+from leadscore.read import load_leads
 from leadscore.bundle import Bundle
 from leadscore.receipt import verify_receipt
 
@@ -27,6 +27,14 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 """
+SERVE = """
+import mlflow
+import pandas as pd
+
+leads = pd.read_csv("leads.csv").rename(columns={"Unnamed: 0": "lead_id"})
+leads = leads.astype({name: float for name in leads.columns[6:]})
+print(mlflow.pyfunc.load_model("models:/leadscore@champion").predict(leads).columns.tolist())
+"""
 
 
 class Malicious:
@@ -36,7 +44,7 @@ class Malicious:
 
 READERS = {
     "outputs/train/model": lambda work: Bundle.load(work / "outputs/train/model"),
-    "data/leadscoring.csv": lambda work: read_leads(work / "data/leadscoring.csv"),
+    "data/leadscoring.csv": lambda work: load_leads(work / "data/leadscoring.csv"),
     "mappings": lambda work: read_mappings(work / "mappings"),
     "params.yaml": lambda work: load_params(work / "params.yaml"),
     "outputs/infer/receipt.json": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
@@ -73,8 +81,8 @@ def test_scoring_evaluation_and_serving_unpickle_nothing(repo, work):
     run(*SCORE, cwd=work)
     for stage in ("evaluate", "infer"):
         run("python", "-m", "leadscore.stage", stage, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{work}/mlflow.db")
-    serve = "import mlflow, pandas as pd; leads = pd.read_csv('leads.csv').rename(columns={'Unnamed: 0': 'lead_id'}); print(mlflow.pyfunc.load_model('models:/leadscore@champion').predict(leads.astype({name: float for name in leads.columns[6:]})).columns.tolist())"
-    assert "probability" in run(sys.executable, "-c", serve, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{repo}/mlflow.db").stdout
+    served = run(sys.executable, "-c", SERVE, cwd=work, MLFLOW_TRACKING_URI=f"sqlite:///{repo}/mlflow.db")
+    assert "probability" in served.stdout
     assert not log.exists(), log.read_text()
 
 
@@ -101,7 +109,8 @@ def test_cells_run_neither_in_a_spreadsheet_nor_in_a_database(work):
     path.write_text(path.read_text().replace("mumbai", town))
     run("python", "-m", "leadscore.stage", "clean", cwd=work)
     cities = pd.read_sql("loaded_data", f"sqlite:///{work}/outputs/leads.db")["city_mapped"]
-    assert (cities == town).sum() > 10 and len(cities) == json.loads((work / "metrics/clean.json").read_text())["leads_in"]
+    leads_in = json.loads((work / "metrics/clean.json").read_text())["leads_in"]
+    assert (cities == town).sum() > 10 and len(cities) == leads_in
 
 
 def test_no_path_leaves_its_folder(work):
@@ -111,18 +120,21 @@ def test_no_path_leaves_its_folder(work):
         assert "leads out of" in fails("leadscore", "verify", "receipt.json", cwd=work)
     sums = work / "outputs/train/model/SHA256SUMS"
     sums.write_text(sums.read_text().replace("  model.txt", "  ../model.txt"))
-    assert "not the file that the model was written with" in fails("leadscore", "verify", "outputs/infer/receipt.json", cwd=work)
+    message = fails("leadscore", "verify", "outputs/infer/receipt.json", cwd=work)
+    assert "not the file that the model was written with" in message
 
 
 def test_passwords_stay_out_of_logs_reports_and_mlflow(work):
+    clean, url = ("python", "-m", "leadscore.stage", "clean"), "postgresql://ada:s3cret@127.0.0.1:9/leads"
     params = (work / "params.yaml").read_text()
-    (work / "params.yaml").write_text(params.replace("sqlite:///outputs/leads.db", "postgresql://ada:s3cret@127.0.0.1:9/leads"))
-    assert "clean.db_url: holds a password" in (message := fails("python", "-m", "leadscore.stage", "clean", cwd=work)) and "s3cret" not in message
+    (work / "params.yaml").write_text(params.replace("sqlite:///outputs/leads.db", url))
+    message = fails(*clean, cwd=work)
+    assert "clean.db_url: holds a password" in message and "s3cret" not in message
     (work / "params.yaml").write_text(params)
-    message = fails("python", "-m", "leadscore.stage", "clean", cwd=work, LEADSCORE_DB_URL="postgresql://ada:s3cret@127.0.0.1:9/leads")
+    message = fails(*clean, cwd=work, LEADSCORE_DB_URL=url)
     assert "postgresql://ada:***@127.0.0.1:9/leads" in message
     half = (work / "tmp/01_clean.ipynb").read_bytes()
-    run("python", "-m", "leadscore.stage", "profile", cwd=work, LEADSCORE_DB_URL="postgresql://ada:s3cret@127.0.0.1:9/leads")
+    run("python", "-m", "leadscore.stage", "profile", cwd=work, LEADSCORE_DB_URL=url)
     assert (work / "tmp/01_clean.ipynb").read_bytes() == half
     written = [path for path in work.rglob("*") if path.is_file() and "nbs" not in path.parts]
     assert work / "mlflow.db" in written and work / "tmp/01_clean.ipynb" in written

@@ -1,4 +1,4 @@
-"""What a person sees in a browser: the site, the profile report, DVC's plots and MLflow's page. Nothing asks the web."""
+"""What a person sees in a browser: the site, profile report, DVC's plots and MLflow's page. Nothing asks the web."""
 
 import functools
 import http.server
@@ -29,8 +29,10 @@ from build_site import check_reports, read_notebook  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("site")  # one site, one browser
 CHROMIUM = shutil.which("chromium")
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
-KINDS = ["index", "use/calls", "use/compare", "pipeline", "reports/04_evaluate", "nbs/05_features", "nbs/study", "api/07_model", "cards/model", "decisions"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+KINDS = ["index", "use/calls", "use/compare", "pipeline", "reports/04_evaluate", "nbs/08_features", "nbs/study"]
+KINDS += ["api/10_model", "cards/model", "decisions"]
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +46,36 @@ def browser():
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
+def describe(message):
+    "What the browser's console says."
+    return f"console: {message.text} {message.location['url']}"
+
+
 @pytest.fixture
 def page(browser):
     "A page whose every request must go to this machine and succeed, and whose console must stay free of errors."
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page, asked, wrong = context.new_page(), [], []
     page.on("request", lambda request: asked.append(urlsplit(request.url)))
-    page.on("requestfailed", lambda request: request.failure != "net::ERR_ABORTED" and wrong.append(f"failed: {request.url}"))  # aborted: the person went on
+    left = "net::ERR_ABORTED"  # by a person who went on
+    page.on("requestfailed", lambda request: request.failure != left and wrong.append(f"failed: {request.url}"))
     page.on("response", lambda response: response.status >= 400 and wrong.append(f"{response.status}: {response.url}"))
-    page.on("console", lambda message: message.type == "error" and wrong.append(f"console: {message.text} {message.location['url']}"))
+    page.on("console", lambda message: message.type == "error" and wrong.append(describe(message)))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     yield page
     page.wait_for_timeout(300)  # what a page does after it has loaded
     context.close()
     assert {url.hostname for url in asked if url.scheme not in ("data", "blob")} == {"127.0.0.1"}
-    assert [fault for fault in wrong if not fault.endswith("/mlflow/users/current")] == []  # MLflow's page asks who is there, though there are no accounts
+    # MLflow's page asks who is there, though there are no accounts.
+    assert [fault for fault in wrong if not fault.endswith("/mlflow/users/current")] == []
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/favicon.ico":  # the browser asks for it of itself
-            return self.send_error(204)
-        super().do_GET()
+            self.send_error(204)
+        else:
+            super().do_GET()
 
     def log_message(self, *arguments):
         pass
@@ -93,7 +103,8 @@ def tracking(repo):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1", "--backend-store-uri", f"sqlite:///{repo}/mlflow.db"]
+    options = ["--workers", "1", "--backend-store-uri", f"sqlite:///{repo}/mlflow.db"]
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", port, *options]
     quiet = {"start_new_session": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(command, cwd=repo, env=environment(repo, **variables), **quiet)
@@ -130,12 +141,14 @@ def test_home_leads_on(page, site):
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_page_shows_its_figures(page, repo, site, stage):
     name = notebook_name(stage)
-    outputs = [output for cell in nbformat.read(repo / f"reports/{name}.ipynb", 4).cells for output in cell.get("outputs", [])]
+    cells = nbformat.read(repo / f"reports/{name}.ipynb", 4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
     figures = sum("image/png" in output.get("data", {}) for output in outputs)
     page.goto(f"{site}reports/{name}.html")
     widths = page.locator("article img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert len(widths) == figures and all(width > 100 for width in widths)
-    assert all(text.startswith("Figure: ") for text in page.locator("article img").evaluate_all("images => images.map(image => image.alt)"))
+    texts = page.locator("article img").evaluate_all("images => images.map(image => image.alt)")
+    assert all(text.startswith("Figure: ") for text in texts)
     assert page.locator("article table").count() == sum("text/html" in output.get("data", {}) for output in outputs)
     assert not page.locator("article pre").first.is_visible()  # code is folded
     page.locator("article summary").first.click()
@@ -143,14 +156,15 @@ def test_stage_page_shows_its_figures(page, repo, site, stage):
 
 
 def test_api_entry_leads_to_its_notebook(page, site):
-    page.goto(f"{site}api/08_evaluate.html")
+    page.goto(f"{site}api/12_measure.html")
     entry = page.locator("dl.py", has=page.locator("[id='leadscore.measure.curve_decision']"))
     text = entry.inner_text()
     assert "probabilities: dict[str, ndarray]" in text and "DataFrame: threshold, one column a model" in text
-    assert re.search(r"Parameters:\s.*label – array.*Returns:\s.*Source:\s+Vickers and Elkin", text, re.S) and "----" not in text
+    assert re.search(r"Parameters:\s.*label – array.*Returns:\s.*Source:\s+Vickers and Elkin", text, re.S)
+    assert "----" not in text
     entry.get_by_text("[source]").click()
     page.locator("#curves h2").wait_for()
-    assert page.url.endswith("/nbs/08_evaluate.html#curves")
+    assert page.url.endswith("/nbs/12_measure.html#curves")
 
 
 def test_search_finds_a_function(page, site):
@@ -162,7 +176,7 @@ def test_search_finds_a_function(page, site):
     found.wait_for()
     found.click()
     page.locator("[id='leadscore.audit.backtest']").wait_for()
-    assert page.url.split("#")[0] == f"{site}api/08_evaluate.html"
+    assert page.url.split("#")[0] == f"{site}api/13_audit.html"
 
 
 def test_dark_mode_stays(page, site):
@@ -211,18 +225,21 @@ def test_no_link_is_broken(built):
             target = urlsplit(urljoin(f"http://site{name}", link))
             if target.netloc != "site":
                 loaded += [(name, link)] if tag != "a" and target.scheme != "data" else []
-            elif not (built / unquote(target.path).lstrip("/")).exists() or (target.fragment and unquote(target.fragment) not in pages[target.path].ids):
+                continue
+            is_there = (built / unquote(target.path).lstrip("/")).exists()
+            if not is_there or (target.fragment and unquote(target.fragment) not in pages[target.path].ids):
                 broken.append((name, link))
     assert broken == [] and loaded == []
 
 
 def test_reader_drops_what_is_for_nbdev(built, tmp_path):
+    shown = nbformat.v4.new_output("stream", text="shown")
     cells = [
         nbformat.v4.new_raw_cell("---\nskip_exec: true\n---"),
         nbformat.v4.new_markdown_cell("# Title"),
         nbformat.v4.new_code_cell("#| default_exp x"),
         nbformat.v4.new_code_cell("#|export\ndef f(): ..."),
-        nbformat.v4.new_code_cell("#| eval: false\n#| echo: false\nf()", outputs=[nbformat.v4.new_output("stream", text="shown")]),
+        nbformat.v4.new_code_cell("#| eval: false\n#| echo: false\nf()", outputs=[shown]),
         nbformat.v4.new_code_cell("#| hide\nimport nbdev; nbdev.nbdev_export()"),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
@@ -236,7 +253,8 @@ def test_reader_drops_what_is_for_nbdev(built, tmp_path):
 @pytest.fixture
 def copy(repo, tmp_path):
     "A copy whose reports may be spoilt."
-    return shutil.copytree(repo, tmp_path / "repo", symlinks=True, ignore=shutil.ignore_patterns("_docs", ".venv", "mlflow.db", "mlruns"))
+    left = shutil.ignore_patterns("_docs", ".venv", "mlflow.db", "mlruns")
+    return shutil.copytree(repo, tmp_path / "repo", symlinks=True, ignore=left)
 
 
 def edit_lock(root, stages, path):
@@ -260,11 +278,13 @@ def test_reports_that_are_not_as_the_pipeline_left_them_are_refused(copy):
     assert refuse(copy) == "reports/04_evaluate.ipynb: not what the pipeline made of the sample; run make repro first"
     report.unlink()
     assert refuse(copy) == "reports/04_evaluate.ipynb: missing; run make repro first"
-    assert fails("python", "docs/build_site.py", cwd=copy) == f"leadscore: {refuse(copy)}" and not (copy / "_docs").exists()
+    assert fails("python", "docs/build_site.py", cwd=copy) == f"leadscore: {refuse(copy)}"
+    assert not (copy / "_docs").exists()
 
 
 def test_reports_of_other_leads_are_refused(copy):
-    edit_lock(copy, ["experiment", "train"], "outputs/clean/leads.parquet")  # the sample came back, and the run on it was stopped
+    # The sample came back, and the run on it was stopped.
+    edit_lock(copy, ["experiment", "train"], "outputs/clean/leads.parquet")
     assert refuse(copy) == "outputs/clean/leads.parquet: not what the pipeline made of the sample; run make repro first"
     edit_lock(copy, ["profile", "clean"], "data")
     assert refuse(copy) == "data: not what the pipeline made of the sample; run make repro first"
@@ -279,10 +299,12 @@ def test_reports_of_other_leads_are_refused(copy):
 
 
 def test_profile_report(page, serve, work):
-    code = "\n".join(cell.source for cell in nbformat.read(work / "nbs/pipeline/00_profile.ipynb", 4).cells if cell.cell_type == "code")
+    cells = nbformat.read(work / "nbs/pipeline/00_profile.ipynb", 4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     run("python", "-c", code.replace("html = False", "html = True"), cwd=work, MPLBACKEND="agg")
     page.goto(f"{serve(work / 'reports')}profile.html")
-    assert page.title().startswith("400 labelled leads, 2021-07-01 to ") and page.get_by_text("Number of observations").first.is_visible()
+    assert page.title().startswith("400 labelled leads, 2021-07-01 to ")
+    assert page.get_by_text("Number of observations").first.is_visible()
     for column in ("lead_id", "first_platform_c", "app_complete_flag"):
         assert page.get_by_role("link", name=column, exact=True).first.is_visible()
 
@@ -291,7 +313,8 @@ def test_dvc_plots_page_holds_each_plot(repo, tmp_path):
     run("dvc", "plots", "show", "--out", str(tmp_path / "plots"), cwd=repo)
     html = (tmp_path / "plots/index.html").read_text()
     specs = dict(re.findall(r'<div id ?= ?"([^"]+)">\s*<script[^>]*>\s*var spec = (\{.*?\});', html, re.S))
-    declared = {name: plot for entry in yaml.safe_load((repo / "dvc.yaml").read_text())["plots"] for name, plot in entry.items()}
+    plots = yaml.safe_load((repo / "dvc.yaml").read_text())["plots"]
+    declared = {name: plot for entry in plots for name, plot in entry.items()}
     assert set(specs) == set(declared)
     for name, plot in declared.items():
         spec = json.loads(specs[name])

@@ -1,4 +1,7 @@
-"""The house style, held: ruff over all code, and how a library notebook is built. `pytest tests/test_style.py -k 08_features` looks at one."""
+"""The house style, held: ruff over all code, and how a library notebook is built.
+
+`pytest tests/test_style.py -k 08_features` looks at one.
+"""
 
 import ast
 import json
@@ -51,7 +54,8 @@ def list_cell_faults(cells, at):
 def is_text_or_truth(node):
     "Whether an operand is a string, or true or false."
     text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-    return text or isinstance(node, (ast.Compare, ast.BoolOp)) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
+    negation = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    return text or negation or isinstance(node, (ast.Compare, ast.BoolOp))
 
 
 def list_names(node):
@@ -68,9 +72,11 @@ def list_code_faults(node):
     faults = [f"{name}: a vague name" for name in list_names(node) & VAGUE]
     if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_LINES:
         faults.append(f"{node.name}: a function of {node.end_lineno - node.lineno + 1} lines")
-    if isinstance(node, COMPREHENSIONS) and any(isinstance(inner, COMPREHENSIONS) for inner in list(ast.walk(node))[1:]):
+    inside = list(ast.walk(node))[1:]
+    if isinstance(node, COMPREHENSIONS) and any(isinstance(inner, COMPREHENSIONS) for inner in inside):
         faults.append(f"{ast.unparse(node)[:60]}: a comprehension in a comprehension")
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and (is_text_or_truth(node.left) or is_text_or_truth(node.right)):
+    product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+    if product and (is_text_or_truth(node.left) or is_text_or_truth(node.right)):
         faults.append(f"{ast.unparse(node)[:60]}: arithmetic on text or truth")
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.IfExp):
         faults.append(f"{ast.unparse(node)[:60]}: a conditional expression as a statement")

@@ -1,4 +1,7 @@
-"""Killed, out of disk, alone, and all at once: whole files or none, and the next run goes on. More kills: make torture."""
+"""Killed, out of disk, alone, and all at once: whole files or none, and the next run goes on.
+
+More kills: make torture.
+"""
 
 import os
 import random
@@ -6,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
@@ -34,11 +37,15 @@ def torn(repo, tmp_path_factory):
 
 def start(*command: str, cwd: Path, **variables: str) -> subprocess.Popen:
     own = {"TMPDIR": str(cwd.parent / "tmp"), **variables}
-    return subprocess.Popen(command, cwd=cwd, env=environment(cwd, **own), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env=environment(cwd, **own), start_new_session=True, **pipes)
 
 
 def let_run(process: subprocess.Popen, seconds: float) -> list[float]:
-    "Wait; the seconds if the process runs still, so that to kill it is to kill something. One that ends by itself must end well."
+    """Wait; the seconds if the process runs still, so that to kill it is to kill something.
+
+    One that ends by itself must end well.
+    """
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -51,22 +58,24 @@ def kill(process: subprocess.Popen, orphans: bool) -> None:
     "SIGKILL a process and its group; its kernel, which has a session of its own, only sometimes."
     kernels = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     for victim in [process.pid, *([kernel.pid for kernel in kernels] if not orphans else [])]:
-        try:
-            os.killpg(victim, signal.SIGKILL) if victim == process.pid else os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        with suppress(ProcessLookupError):
+            end = os.killpg if victim == process.pid else os.kill
+            end(victim, signal.SIGKILL)
     process.communicate()
     psutil.wait_procs(kernels, timeout=20)
 
 
 def leftovers(folder: Path) -> list[str]:
     "Half-written files, in the repo and among its temporary ones."
-    found = subprocess.run(["find", ".", "../tmp", "-name", "*.new", "-o", "-name", "*.old", "-o", "-name", "*-journal"], cwd=folder, capture_output=True, text=True)
-    return found.stdout.split()
+    halves = ["-name", "*.new", "-o", "-name", "*.old", "-o", "-name", "*-journal"]
+    done = subprocess.run(["find", ".", "../tmp", *halves], cwd=folder, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hash_file(path) for name in ("outputs", "reports", "metrics", "plots") for path in sorted((folder / name).rglob("*")) if path.is_file() and path.suffix not in (".db", ".html")}
+    kept = [folder / name for name in ("outputs", "reports", "metrics", "plots")]
+    files = [path for kind in kept for path in sorted(kind.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hash_file(path) for path in files if path.suffix not in (".db", ".html")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,11 +94,13 @@ def test_a_killed_stage_is_run_again(torn, request, stage):
         assert not halves, (moments, halves)
     process = start(*command, cwd=torn)
     assert process.wait() == 0, process.stdout.read()
-    print(f"{stage}: killed after {', '.join(f'{moment:.1f}' for moment in moments)} s; {time.monotonic() - started:.0f} s in all")
+    waited = ", ".join(f"{moment:.1f}" for moment in moments)
+    print(f"{stage}: killed after {waited} s; {time.monotonic() - started:.0f} s in all")
     assert (torn / "dvc.lock").read_bytes() == lock and hashes(torn) == before
     assert run("git", "status", "--porcelain", cwd=torn).stdout == "" and leftovers(torn) == []
     client = mlflow.MlflowClient(f"sqlite:///{torn}/mlflow.db")
-    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()], f"tags.stage = '{stage}'")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, f"tags.stage = '{stage}'")
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
@@ -107,19 +118,23 @@ def test_killed_scoring_is_run_again(torn, request):
     shutil.rmtree(target.parent)
 
 
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 def test_a_killed_swap_of_data_is_run_again(torn, tmp_path, request):
     shutil.copytree(torn / "data", tmp_path / "others")
     path = tmp_path / "others/leadscoring.csv"
     path.write_text(path.read_text().replace("mumbai", "pune"))
-    both = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in (torn / "data", tmp_path / "others")]
+    both = [read_files(folder) for folder in (torn / "data", tmp_path / "others")]
     moments = []
     while len(moments) < request.config.getoption("--kills"):
         process = start("leadscore", "data", str(tmp_path / "others"), cwd=torn)
         moments += let_run(process, random.uniform(0.5, 5))
         kill(process, orphans=False)
-        assert not (torn / "data").exists() or {file.name: file.read_bytes() for file in (torn / "data").iterdir()} in both
+        assert not (torn / "data").exists() or read_files(torn / "data") in both
     run("leadscore", "data", str(tmp_path / "others"), cwd=torn)
-    assert {file.name: file.read_bytes() for file in (torn / "data").iterdir()} == both[1]
+    assert read_files(torn / "data") == both[1]
     assert run("git", "status", "--porcelain", cwd=torn).stdout == " M data.dvc\n" and leftovers(torn) == []
     run("git", "checkout", "--quiet", "data.dvc", cwd=torn)
     run("dvc", "checkout", "--quiet", "data.dvc", cwd=torn)
@@ -145,7 +160,9 @@ def test_a_full_or_read_only_disk_is_said_in_a_line(work, options, fault):
             else:
                 message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
             left = [path for path in (work / name).iterdir() if path.name.startswith(".") or path.suffix != ".csv"]
-            assert fault in message and "None" not in message and (left == [] or name == "outputs/clean" and all(path.stat().st_size for path in left)), (message, left)
+            assert fault in message and "None" not in message
+            half_written = [path for path in left if not path.stat().st_size]
+            assert left == [] or (name == "outputs/clean" and not half_written), (message, left)
             assert not list((work / name).glob(".*"))
     run("python", "-m", "leadscore.stage", "clean", cwd=work)
     run(*SCORE, "lists/scored.csv", cwd=work)
@@ -154,19 +171,23 @@ def test_a_full_or_read_only_disk_is_said_in_a_line(work, options, fault):
 @as_root
 def test_the_database_on_a_full_disk(work):
     with small_disk(work / "db", "size=32k"):
-        message = fails("python", "-m", "leadscore.stage", "clean", cwd=work, LEADSCORE_DB_URL=f"sqlite:///{work}/db/leads.db")
+        url = f"sqlite:///{work}/db/leads.db"
+        message = fails("python", "-m", "leadscore.stage", "clean", cwd=work, LEADSCORE_DB_URL=url)
         assert "clean.db_url: sqlite:////" in message and "disk is full" in message
 
 
 def test_without_mlflow_the_pipeline_goes_on(torn):
     lost = {"MLFLOW_TRACKING_URI": "http://ada:s3cret@127.0.0.1:9"}
     done = run("dvc", "repro", "--single-item", "--force", "experiment", cwd=torn, **lost)
-    assert "not in MLflow" in done.stderr and "leadscore register puts it in later" in done.stderr and "s3cret" not in done.stderr + done.stdout
+    assert "not in MLflow" in done.stderr and "leadscore register puts it in later" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
     assert run("git", "status", "--porcelain", cwd=torn).stdout == ""
-    assert "MLflow: API request to" in (message := fails("leadscore", "register", cwd=torn, **lost)) and "s3cret" not in message
+    message = fails("leadscore", "register", cwd=torn, **lost)
+    assert "MLflow: API request to" in message and "s3cret" not in message
     back = {"MLFLOW_TRACKING_URI": f"sqlite:///{torn.parent}/back.db"}
     said = run("leadscore", "register", cwd=torn, **back).stdout
-    assert f"was missing in MLflow and is there now: {', '.join(STAGES)}" in said and "version 1 of leadscore, registered; champion" in said
+    assert f"was missing in MLflow and is there now: {', '.join(STAGES)}" in said
+    assert "version 1 of leadscore, registered; champion" in said
     client = mlflow.MlflowClient(back["MLFLOW_TRACKING_URI"])
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert sorted(run.info.run_name for run in runs if run.data.tags["stage"] in STAGES) == sorted(STAGES)

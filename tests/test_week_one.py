@@ -1,4 +1,4 @@
-"""What people hit in their first week, tried from outside: commands, files and MLflow's own client, nothing of how it is made."""
+"""What people hit in their first week, tried from outside: commands, files and MLflow's own client."""
 
 import os
 import shutil
@@ -28,9 +28,15 @@ def change(folder, **sections):
     path.write_text(yaml.safe_dump(params))
 
 
+def read_raw(path):
+    "Leads as they stand in a file; the unnamed column is the lead's number."
+    return pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns={"Unnamed: 0": ""})
+
+
 def score(folder, leads, output, *options, cwd=None):
     "The list, and what the command said."
-    done = run("leadscore", "score", str(leads), "-o", str(output), "--model", str(folder / "outputs/train/model"), *options, cwd=cwd or folder)
+    command = ["leadscore", "score", str(leads), "-o", str(output), "--model", str(folder / "outputs/train/model")]
+    done = run(*command, *options, cwd=cwd or folder)
     return pd.read_csv(output), done.stdout
 
 
@@ -42,8 +48,8 @@ def own(repo, tmp_path):
 
 @pytest.fixture
 def leads(repo):
-    "A few leads to be scored, as a frame; the unnamed column is the lead's number."
-    return pd.read_csv(repo / "data/leadscoring_inference.csv", dtype=str, keep_default_na=False).rename(columns={"Unnamed: 0": ""})
+    "A few leads to be scored, as a frame."
+    return read_raw(repo / "data/leadscoring_inference.csv")
 
 
 def test_a_missing_system_library_is_named(work, tmp_path):
@@ -56,12 +62,14 @@ def test_a_missing_system_library_is_named(work, tmp_path):
     content = library.read_bytes()
     assert b"libgomp.so.1\0" in content
     library.write_bytes(content.replace(b"libgomp.so.1\0", b"libgomp.so.9\0"))
-    message = fails("leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", *MODEL, cwd=work, PYTHONPATH=f"{work}/broken:{work}")
-    assert message == "leadscore: libgomp.so.9, a library of the system, is missing; install it (Debian: apt-get install libgomp9)"
+    command = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", *MODEL]
+    message = fails(*command, cwd=work, PYTHONPATH=f"{work}/broken:{work}")
+    mend = "install it (Debian: apt-get install libgomp9)"
+    assert message == f"leadscore: libgomp.so.9, a library of the system, is missing; {mend}"
 
 
 def test_the_leads_number_has_one_source(work, leads):
-    "base.id_column counts for every command that reads leads; an option goes before it, and a model folder knows its own."
+    "base.id_column counts for every command that reads leads; an option goes before it, and a model knows its own."
     leads.rename(columns={"": "number"}).to_csv(work / "numbered.csv", index=False)
     assert "column missing: ''" in fails("leadscore", "check", "numbered.csv", cwd=work)
     change(work, base={"id_column": "number"})
@@ -118,19 +126,22 @@ def test_the_same_leads_give_the_same_list_from_everywhere(repo, own, tmp_path, 
     assert "Running stage 'train'" not in run("dvc", "repro", cwd=own).stdout  # a rule costs no training
     run("leadscore", "register", cwd=own)
     ours = (own / "outputs/infer/scored_leads.csv").read_bytes()
-    assert (pd.read_csv(own / "outputs/infer/scored_leads.csv")["grade"] != pd.read_csv(repo / "outputs/infer/scored_leads.csv")["grade"]).any()
+    grades = [pd.read_csv(folder / "outputs/infer/scored_leads.csv")["grade"] for folder in (own, repo)]
+    assert (grades[0] != grades[1]).any()
     shutil.copytree(own / "outputs/train/model", tmp_path / "model")
     shutil.copyfile(own / "data/leadscoring_inference.csv", tmp_path / "leads.csv")
     (tmp_path / "params.yaml").write_text("learning_rate: 0.1\ninfer: {grades: none}\n")  # another tool's
     (tmp_path / "deeper").mkdir()
     for folder in (tmp_path, tmp_path / "deeper"):
-        run("leadscore", "score", str(tmp_path / "leads.csv"), "-o", "scored.csv", "--model", str(tmp_path / "model"), cwd=folder)
+        command = ["leadscore", "score", str(tmp_path / "leads.csv"), "-o", "scored.csv"]
+        run(*command, "--model", str(tmp_path / "model"), cwd=folder)
         assert (folder / "scored.csv").read_bytes() == ours
     run("leadscore", "score", "data/leadscoring_inference.csv", "-o", str(tmp_path / "champion.csv"), cwd=own)
     assert (tmp_path / "champion.csv").read_bytes() == ours
     served = serve(own, leads.rename(columns={"": "lead_id"}))
     listed = pd.read_csv(own / "outputs/infer/scored_leads.csv")
-    assert served[["grade", "call", "score"]].to_numpy().tolist() == listed[["grade", "call", "score"]].to_numpy().tolist()
+    shown = ["grade", "call", "score"]
+    assert served[shown].to_numpy().tolist() == listed[shown].to_numpy().tolist()
     run("dvc", "repro", cwd=own)
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=own).stdout
 
@@ -162,11 +173,12 @@ def test_the_registered_model_takes_what_score_takes(repo, tmp_path, leads):
         if name != "whole numbers":
             assert served["score"].tolist() == plain["score"].tolist(), name
     texts = serve(repo, frame.assign(lead_id="L-" + frame["lead_id"]))
-    assert texts["lead_id"].tolist() == ("L-" + frame["lead_id"]).tolist() and texts["score"].tolist() == plain["score"].tolist()
+    assert texts["lead_id"].tolist() == ("L-" + frame["lead_id"]).tolist()
+    assert texts["score"].tolist() == plain["score"].tolist()
 
 
 def test_the_database_is_checked_against_what_dvc_holds(own, tmp_path):
-    "Deleted, of another run, or somewhere else since: DVC has nothing to do, and the step after it fills it, or says why not."
+    "Deleted, of another run, or somewhere else since: the step after DVC fills it, or says why not."
     count = lambda url: len(pd.read_sql("loaded_data", url))  # noqa: E731
     here, there = f"sqlite:///{own}/outputs/leads.db", f"sqlite:///{tmp_path}/other.db"
     assert "database" not in run("leadscore", "register", cwd=own).stdout
@@ -182,7 +194,8 @@ def test_the_database_is_checked_against_what_dvc_holds(own, tmp_path):
     run("git", "checkout", "--quiet", "--", "metrics", cwd=own)
     run("dvc", "checkout", "--quiet", "--force", cwd=own)
     assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 400
-    message = fails("leadscore", "register", cwd=own, LEADSCORE_DB_URL=f"sqlite:///{tmp_path}/none/../other.db/leads.db")
+    nowhere = f"sqlite:///{tmp_path}/none/../other.db/leads.db"
+    message = fails("leadscore", "register", cwd=own, LEADSCORE_DB_URL=nowhere)
     assert "mend it, or LEADSCORE_DB_URL" in message
 
 
@@ -207,7 +220,8 @@ def test_a_short_history_is_said_before_it_costs_minutes(own, tmp_path):
     assert len(pd.read_csv(own / "metrics/windows.csv")) == 2
     before = (own / "data.dvc").read_bytes()
     message = fails("leadscore", "data", str(history(tmp_path / "20 days", 20)), cwd=own)
-    assert "1 of 3 windows of 14 days can be measured, of 20 days of history" in message and "lower base.holdout_days" in message
+    assert "1 of 3 windows of 14 days can be measured, of 20 days of history" in message
+    assert "lower base.holdout_days" in message
     assert (own / "data.dvc").read_bytes() == before
     change(own, base={"holdout_days": 5})  # the advice
     assert "3 of 3 forward windows of 5 days" in run("leadscore", "data", str(tmp_path / "20 days"), cwd=own).stdout
@@ -221,11 +235,12 @@ def test_a_date_far_from_all_others_is_a_rejected_cell(work, leads, year):
     assert done.returncode == 1 and "is more than two years from all other dates" in done.stdout
     listed, _ = score(work, "leads.csv", work / "scored.csv")
     assert listed.index[listed["score"].isna()].tolist() == [4]
-    labelled = pd.read_csv(work / "data/leadscoring.csv", dtype=str, keep_default_na=False).rename(columns={"Unnamed: 0": ""})
+    labelled = read_raw(work / "data/leadscoring.csv")
     labelled.loc[7, "created_date"] = f"{year}-07-01 10:00:00"
     labelled.to_csv(work / "data/leadscoring.csv", index=False)
     run("python", "-m", "leadscore.stage", "clean", cwd=work)
-    assert pd.read_csv(work / "outputs/clean/rejected.csv")[["row", "column"]].to_numpy().tolist() == [[9, "created_date"]]
+    rejected = pd.read_csv(work / "outputs/clean/rejected.csv")
+    assert rejected[["row", "column"]].to_numpy().tolist() == [[9, "created_date"]]
     assert pd.read_parquet(work / "outputs/clean/leads.parquet")["created_date"].dt.year.isin([2021, 2022]).all()
 
 
@@ -235,14 +250,18 @@ def test_no_date_of_the_real_leads_is_far(work):
         assert ", 0 with a bad cell" in run("leadscore", "check", str(REAL / name), cwd=work).stdout
 
 
-@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S.000+0000", "%Y-%m-%d %H:%M:%S.0000000", "%m/%d/%Y %H:%M", "%d.%m.%Y"])
+FORMS = ["%Y-%m-%dT%H:%M:%S.000+0000", "%Y-%m-%d %H:%M:%S.0000000", "%m/%d/%Y %H:%M", "%d.%m.%Y"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_dates_as_other_tools_write_them_are_named(work, form):
-    labelled = pd.read_csv(work / "data/leadscoring.csv", dtype=str, keep_default_na=False).rename(columns={"Unnamed: 0": ""})
+    labelled = read_raw(work / "data/leadscoring.csv")
     labelled["created_date"] = pd.to_datetime(labelled["created_date"]).dt.strftime(form)
     labelled.to_csv(work / "data/leadscoring.csv", index=False)
     message = fails("leadscore", "data", "data", cwd=work)
     cells = labelled["created_date"].drop_duplicates().head(3)
-    assert "100.0% of the leads have a bad cell" in message and "column 'created_date' is not a date YYYY-MM-DD HH:MM:SS" in message
+    assert "100.0% of the leads have a bad cell" in message
+    assert "column 'created_date' is not a date YYYY-MM-DD HH:MM:SS" in message
     assert ", ".join(map(repr, cells)) in message
     assert "created_date" in fails("python", "-m", "leadscore.stage", "clean", cwd=work)
     labelled.drop(columns=LABEL).to_csv(work / "leads.csv", index=False)
@@ -252,8 +271,11 @@ def test_dates_as_other_tools_write_them_are_named(work, form):
 
 def test_a_reader_that_goes_early_ends_it_quietly(work, leads):
     leads.assign(careers="x").to_csv(work / "bad.csv", index=False)
-    for arguments in (["check", "bad.csv"], ["check", "data/leadscoring.csv"], ["--help"], ["score", "bad.csv", "-o", "scored.csv", *MODEL]):
-        process = subprocess.Popen([sys.executable, "-m", "leadscore.cli", *arguments], cwd=work, env=environment(work), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    score_bad = ["score", "bad.csv", "-o", "scored.csv", *MODEL]
+    for arguments in (["check", "bad.csv"], ["check", "data/leadscoring.csv"], ["--help"], score_bad):
+        command = [sys.executable, "-m", "leadscore.cli", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=work, env=environment(work), **pipes)
         process.stdout.close()
         errors = process.stderr.read()
         process.wait()
@@ -295,24 +317,29 @@ SETTINGS = {
     ("score", "--value-per-application"): ("infer.value_per_application", "the model"),
     ("score", "--min-seen"): ("infer.min_seen", "the model"),
     ("score", "--max-unseen"): ("infer.max_unseen", "the model"),
-    ("scale", "--workers"): ("scale.engine", "params.yaml of the repo"),
 }
 
 
 def test_settings_have_one_source(work, leads):
-    "Each option that `params.yaml` has, too, stands in the table; the rules are the model's, whatever `params.yaml` says meanwhile."
-    keys = {f"{section}.{key}" for section, entries in yaml.safe_load((work / "params.yaml").read_text()).items() for key in entries}
+    """Each option that `params.yaml` has, too, stands in the table.
+
+    The rules are the model's, whatever `params.yaml` says meanwhile.
+    """
+    params = yaml.safe_load((work / "params.yaml").read_text())
+    keys = {f"{section}.{key}" for section, entries in params.items() for key in entries}
+    names = {key.split(".")[1] for key in keys}
     commands = run("leadscore", "--help", cwd=work).stdout
     shared = set()
-    for command in ("score", "check", "data", "bundle", "register", "champion", "verify", "scale"):
+    for command in ("score", "check", "data", "bundle", "register", "champion", "verify"):
         assert command in commands
         words = run("leadscore", command, "--help", cwd=work).stdout.replace("[", " ").replace("]", " ").split()
         options = {word.rstrip(",") for word in words if word.startswith("--")}
-        shared |= {(command, option) for option in options if any(key.split(".")[1] == option[2:].replace("-", "_") for key in keys)}
-    assert shared | {("scale", "--workers")} == set(SETTINGS)
+        shared |= {(command, option) for option in options if option[2:].replace("-", "_") in names}
+    assert shared == set(SETTINGS)
     assert {key for key, _ in SETTINGS.values()} <= keys
     before, said = score(work, "data/leadscoring_inference.csv", work / "scored.csv")
-    change(work, infer={"capacity": 1, "cost_per_call": 1.0, "value_per_application": 1.0, "grades": [0.9, 0.8, 0.7], "min_seen": 10_000, "max_unseen": 0.5})
+    rules = {"capacity": 1, "cost_per_call": 1.0, "value_per_application": 1.0}
+    change(work, infer={**rules, "grades": [0.9, 0.8, 0.7], "min_seen": 10_000, "max_unseen": 0.5})
     after, _ = score(work, "data/leadscoring_inference.csv", work / "scored.csv")
     assert after.equals(before) and "the model's" not in said
     run("leadscore", "bundle", cwd=work)
