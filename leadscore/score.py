@@ -22,7 +22,7 @@ import pyarrow
 from .bundle import Bundle, grade
 from .features import join_levels, name_levels
 from .files import hold, run_each, temporary_folder, write_csv, write_parquet, write_whole
-from .model import wilson_interval
+from .measure import wilson_interval
 from .params import Infer, SchemaError
 from .read import LeadFile, judge_together, look_again, store, validate_leads
 from .recipe import encode_levels
