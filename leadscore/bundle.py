@@ -34,7 +34,7 @@ def grade(probability: pd.Series, cuts: list[float]) -> pd.Series:
 # %% ../nbs/12_bundle.ipynb #d0ee28d4
 def _state(**types: object) -> type[State]:
     "What a file must hold, with the type of each key."
-    return create_model("State", __base__=State, **types)
+    return create_model("State", __base__=State, **{name: (kind, ...) for name, kind in types.items()})
 
 
 _Encoder = _state(

@@ -88,7 +88,8 @@ def score(given: argparse.Namespace) -> None:
         with _prepare(given):
             from leadscore.bundle import Bundle
             from leadscore.read import describe_rejected
-            from leadscore.score import choose_rules, score_file
+            from leadscore.lists import score_file
+            from leadscore.score import choose_rules
 
             bundle, id_column = Bundle.load(model), find_id_column(given.id_column)
             rules = change_rules(choose_rules(bundle, None), {name: getattr(given, name) for name in _RULES})
@@ -283,7 +284,7 @@ def verify(given: argparse.Namespace) -> None:
     "Score again what a receipt names, and compare."
     from leadscore.receipt import verify_receipt
 
-    differences = verify_receipt(Path(given.receipt), _find_repo())
+    differences = verify_receipt(Path(given.receipt), find_root())
     if differences:
         raise LeadscoreError(f"{given.receipt}: not the same: {'; '.join(differences)}")
     print(f"{given.receipt}: every score is the same")
@@ -353,7 +354,7 @@ def _add_others(commands: "argparse._SubParsersAction") -> None:
     more = "columns of the file that are no part of a lead"
     option("--carry", type=_split, default=[], metavar="COLUMN,COLUMN", help=more)
     option = _add(commands, data, "leadscore data ~/leads").add_argument
-    option("source", help="folder with leadscoring.csv and leadscoring_inference.csv, or folders of such names; or: sample")
+    option("source", help="folder with leadscoring.csv and leadscoring_inference.csv, files or folders, or: sample")
     option = _add(commands, bundle, "leadscore bundle outputs/train/fit -o outputs/train/model").add_argument
     fit = "folder that training wrote, or a model (default: %(default)s)"
     option("fit", nargs="?", default="outputs/train/fit", help=fit)
@@ -362,7 +363,7 @@ def _add_others(commands: "argparse._SubParsersAction") -> None:
     option = _add(commands, champion, "leadscore champion --revert").add_argument
     option("--revert", action="store_true", help="give the alias back to the champion before")
     option = _add(commands, verify, "leadscore verify outputs/infer/receipt.json").add_argument
-    option("receipt", help="scored.receipt.json beside the list scored.csv, or outputs/infer/receipt.json")
+    option("receipt", help="outputs/infer/receipt.json")
 
 # %% ../nbs/23_cli.ipynb #0b6fd0e7
 _EXIT_CODES = "0 done; 1 something that you can mend, named on stderr in one line; 2 a wrong command line"

@@ -24,7 +24,7 @@ from leadscore.params import Infer, LeadscoreError, one_line
 from leadscore.bundle import Bundle
 from leadscore.sample import make_leads
 from leadscore.schema import CATEGORIES, CITY, DATE
-from leadscore.score import score_file
+from leadscore.lists import score_file
 
 SIX = make_leads(6).iloc[:, :-1].astype(object)
 LEADS = [[str(cell) for cell in row] for row in SIX.where(SIX.notna(), "").to_numpy()]

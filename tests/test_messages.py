@@ -15,15 +15,37 @@ from conftest import ROOT, run
 MODULES = [path for path in sorted((ROOT / "leadscore").glob("*.py")) if path.name != "_modidx.py"]
 
 
-def read_text(node: ast.AST) -> str:
-    "The longest text in a node; what is put in when it runs is `{}`."
+def join(text: ast.JoinedStr, named: dict[str, str]) -> str:
+    "An f-string; what is put in when it runs is `{}`, unless it is a name of a text."
+    parts = []
+    for value in text.values:
+        if isinstance(value, ast.Constant):
+            parts.append(value.value)
+        else:
+            parts.append(named.get(getattr(value.value, "id", ""), "{}"))
+    return "".join(parts)
+
+
+def read_text(node: ast.AST, named: dict[str, str]) -> str:
+    "The longest text in a node."
     texts = [""]
     for part in ast.walk(node):
         if isinstance(part, ast.JoinedStr):
-            texts.append("".join(value.value if isinstance(value, ast.Constant) else "{}" for value in part.values))
+            texts.append(join(part, named))
         elif isinstance(part, ast.Constant) and isinstance(part.value, str):
             texts.append(part.value)
     return max(texts, key=len)
+
+
+def name_texts(block: ast.AST, named: dict[str, str]) -> dict[str, str]:
+    "Texts that a function or module gives a name to; messages are put together from them."
+    named = dict(named)
+    for node in ast.walk(block):
+        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
+            [target, *_] = node.targets
+            if isinstance(target, ast.Name) and read_text(node.value, named):
+                named[target.id] = f"{named.get(target.id, '')}{read_text(node.value, named)}"
+    return named
 
 
 def is_message(node: ast.AST) -> bool:
@@ -35,12 +57,19 @@ def is_message(node: ast.AST) -> bool:
     return any(word.arg == "file" for word in node.keywords)
 
 
-MESSAGES = {
-    f"{path.name}:{node.lineno}": read_text(node)
-    for path in MODULES
-    for node in ast.walk(ast.parse(path.read_text()))
-    if is_message(node)
-}
+def list_messages(path) -> dict[str, str]:
+    "Place -> text of each message of a module."
+    tree = ast.parse(path.read_text())
+    constants = ast.Module([node for node in tree.body if isinstance(node, ast.Assign)], [])
+    outer, messages = name_texts(constants, {}), {}
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        named = name_texts(function, outer)
+        for node in filter(is_message, ast.walk(function)):
+            messages[f"{path.name}:{node.lineno}"] = read_text(node, named)
+    return messages
+
+
+MESSAGES = {place: text for path in MODULES for place, text in list_messages(path).items()}
 
 
 def constants() -> list[str]:
