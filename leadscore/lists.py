@@ -72,7 +72,7 @@ def _is_list(path: Path) -> bool:
 
 
 def check_target(source: Path, target: Path, beside: Path) -> None:
-    "Check that a list, and the table of rejected cells beside it, takes the place of a list only; a folder gives a folder."
+    "Check that a list, with the rejected cells beside it, takes the place of a list only; a folder gives a folder."
     place, written = source.resolve(), [target.resolve(), beside.resolve()]
     is_within = source.is_dir() and (written[0] in place.parents or place in written[0].parents)
     if place in written or is_within:

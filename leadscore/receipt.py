@@ -94,10 +94,8 @@ def _compare(scores: pd.DataFrame, kept: pd.DataFrame) -> list[str]:
     "What differs between the scores of now and those of the list."
     if len(scores) != len(kept) or not scores[ID].equals(kept[ID]):
         return [f"{len(kept)} leads in the list, {len(scores)} in the leads, or in another order"]
-    texts = []
-    for table in (scores, kept[scores.columns]):
-        texts.append(table.astype(object).where(table.notna(), "").astype(str))
-    differs = (texts[0] != texts[1]).any(axis=1)
+    now, then = (table.astype(object).where(table.notna(), "").astype(str) for table in (scores, kept[scores.columns]))
+    differs = (now != then).any(axis=1)
     numbers = ", ".join(map(str, kept.loc[differs, ID].head(5)))
     return [f"{differs.sum()} of {len(kept)} scores differ, first {ID} {numbers}"] if differs.any() else []
 
