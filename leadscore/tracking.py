@@ -22,7 +22,6 @@ from typing import Optional, TYPE_CHECKING
 from urllib.parse import unquote
 
 import pandas as pd
-import yaml
 
 from .files import SUMS, hash_file, name_temporary, temporary_folder
 from leadscore.params import (
@@ -198,17 +197,23 @@ def flatten(metrics: dict) -> dict[str, float]:
     return numbers.astype(float).iloc[0].to_dict()
 
 # %% ../nbs/18_tracking.ipynb #c5a09b0c
+def _read_yaml(path: Path) -> dict:
+    import yaml  # comes with MLflow
+
+    return yaml.safe_load(path.read_text())
+
+
 def read_lock(root: Path) -> dict[str, dict]:
     "Stages as `dvc.lock` has them."
     lock = root / "dvc.lock"
-    return yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}
+    return _read_yaml(lock)["stages"] if lock.is_file() else {}
 
 # %% ../nbs/18_tracking.ipynb #c5a09b0f
 def tag_data(root: Path) -> dict[str, str]:
     "Tag that says which leads lie in `data/`, where DVC knows."
     if not (root / "data.dvc").is_file():
         return {}
-    return {"data_md5": yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"]}
+    return {"data_md5": _read_yaml(root / "data.dvc")["outs"][0]["md5"]}
 
 # %% ../nbs/18_tracking.ipynb #e7c6c5b9
 _ORIGIN = ("mlflow.source.git.commit", "dirty", "data_md5")
