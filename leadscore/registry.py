@@ -21,7 +21,6 @@ import pandas as pd
 
 from . import __file__ as package
 from .bundle import Bundle, hash_fit
-from .experiment import ModelSpec
 from .features import split_by_time
 from .files import SUMS, hash_file, temporary_folder
 from .model import Blend, Training
@@ -94,6 +93,8 @@ def compare_bundles(
         return {"note": f"the {len(later)} latest leads all have the same label"}
 
     def refit(bundle: Bundle) -> Blend:
+        from leadscore.experiment import ModelSpec
+
         spec = ModelSpec(**bundle.meta["spec"])
         return Blend.fit(earlier, Training(spec, bundle.cleaner, seed=base.seed, threads=base.threads))
 
