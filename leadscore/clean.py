@@ -149,10 +149,14 @@ class Cleaned:
     empty: dict[str, float]
 
 
-def _sum_up(files: Sequence[LeadFile], counts: dict[str, int]) -> Cleaned:
+def _join_rejected(files: Sequence[LeadFile]) -> pd.DataFrame:
+    return pd.concat([file.rejected for file in files], ignore_index=True)
+
+
+def _sum_up(files: Sequence[LeadFile], counts: dict[str, int], rejected: pd.DataFrame) -> Cleaned:
     empty = sum(pd.Series(file.empty) for file in files) / max(counts["leads_in"], 1)
     shares = {**empty.drop(CLICKS), "clicks": float(empty[CLICKS].mean())}
-    return Cleaned(counts, pd.concat([file.rejected for file in files], ignore_index=True), shares)
+    return Cleaned(counts, rejected, shares)
 
 # %% ../nbs/08_clean.ipynb #07c10016
 def _take_in(path: Path, folder: Path, labelled: bool, id_column: Optional[str]) -> tuple[LeadFile, np.ndarray]:
@@ -253,7 +257,7 @@ def clean_labelled(
     with temporary_folder() as folder:
         files, hashes = take_in(source, folder, True, id_column)
         is_good = _find_good(files)
-        rejected = pd.concat([file.rejected for file in files])
+        rejected = _join_rejected(files)
         check_rejected(rejected, len(is_good), max_rejected, f"{source}")
         is_kept = is_good.copy()
         is_kept[is_good] = ~find_repeats(hashes[:, is_good])
@@ -264,7 +268,7 @@ def clean_labelled(
                 _save(_look_at(files, is_good), new, db_url, name_run(source, new))
     n_good, n_kept = int(is_good.sum()), int(is_kept.sum())
     left_out = {"rejected": len(is_good) - n_good, "duplicates": n_good - n_kept}
-    return _sum_up(files, {"leads_in": len(is_good), **left_out, "leads_out": n_kept})
+    return _sum_up(files, {"leads_in": len(is_good), **left_out, "leads_out": n_kept}, rejected)
 
 # %% ../nbs/08_clean.ipynb #07c1001e
 def fill_database(source: Path, cleaned: Path, db_url: str, id_column: Optional[str] = None) -> bool:
@@ -320,4 +324,4 @@ def clean_unlabelled(source: Path, target: Path, cleaner: Cleaner, id_column: Op
         write_parquet((cleaner.transform(leads) for file in files for leads in look_again(file)), target)
     is_good = _find_good(files)
     counts = {"leads_in": len(is_good), "rejected": int((~is_good).sum()), "leads_out": len(is_good)}
-    return _sum_up(files, counts)
+    return _sum_up(files, counts, _join_rejected(files))

@@ -71,7 +71,7 @@ _RULES = ("capacity", "cost_per_call", "value_per_application", "min_seen", "max
 def _prepare(given: argparse.Namespace) -> AbstractContextManager:
     "Start fast for a file, many processes for a folder."
     if not Path(given.leads).is_dir():
-        return hide_packages("sklearn", "matplotlib", "joblib", "hypothesis", "cffi")
+        return hide_packages("sklearn", "matplotlib", "joblib", "cffi")
     from leadscore.files import side_by_side
 
     return side_by_side(given.workers, given.dask)

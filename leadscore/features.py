@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .params import SchemaError
-from .recipe import encode_levels
-from .recipe import RAW, sort_levels
+from .recipe import RAW, encode_levels, sort_levels
 from .schema import CATEGORIES, CITY, COUNTS, DATE, LABEL, check_present
 
 # %% ../nbs/09_features.ipynb #4541763a

@@ -67,12 +67,16 @@ class Scored:
 # %% ../nbs/16_lists.ipynb #14ed0005
 def _is_list(path: Path) -> bool:
     "Whether a file is a list of ours, by its first columns."
-    start = ",".join(LIST[:3]).encode()
-    return path.is_file() and path.suffix == ".csv" and path.read_bytes()[: len(start)] == start
+    start = ",".join(LIST[:3])
+    if path.suffix != ".csv" or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(start)) == start.encode()
 
 
-def check_target(source: Path, target: Path, beside: Path) -> None:
-    "Check that a list, with the rejected cells beside it, takes the place of a list only; a folder gives a folder."
+def check_target(source: Path, target: Path) -> Path:
+    "Check that a list takes the place of a list only, a folder of a folder; the file beside it for rejected cells."
+    beside = target.with_name(f"{target.stem}_rejected.csv") if target.name else target  # the root has none
     place, written = source.resolve(), [target.resolve(), beside.resolve()]
     is_within = source.is_dir() and (written[0] in place.parents or place in written[0].parents)
     if place in written or is_within:
@@ -83,6 +87,7 @@ def check_target(source: Path, target: Path, beside: Path) -> None:
             raise SchemaError(f"{target}: is there, and no folder of lists; name another output")
     elif target.is_dir() or beside.is_dir() or target.suffix not in (".csv", ".parquet"):
         raise SchemaError(f"{target}: no file to write scores to; name one that ends in .csv or .parquet")
+    return beside
 
 # %% ../nbs/16_lists.ipynb #14ed0008
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ def write_lists(
 # %% ../nbs/16_lists.ipynb #02127411
 def _score_folder(source: Path, target: Path, scoring: Scoring) -> tuple[list[LeadFile], pd.Series, int]:
     paths = list_files(source)
-    with write_whole(target) as new:
+    with write_whole(target.absolute()) as new:
         work = new / ".work"  # beside the lists: the workers of a cluster see it
         work.mkdir(parents=True)
         ranked = rank_files(paths, work, scoring)
@@ -210,7 +215,9 @@ def score_file(
         As `LeadFile`, `Bundle.load` and the checks; nothing is written then.
     """
     source, target = Path(source), Path(target)
-    check_target(source, target, beside := target.with_name(f"{target.stem}_rejected.csv"))
+    if not target.name:  # such as "."
+        target = target.resolve()
+    beside = check_target(source, target)
     bundle = model if isinstance(model, Bundle) else Bundle.load(model)
     id_column = bundle.id_column if id_column is None else id_column
     scoring = Scoring(bundle, choose_rules(bundle, rules), id_column, list(carry), reasons)

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .features import CATEGORICAL, Encoder, count_days, join_levels, name_column
-from .recipe import encode_levels
-from .recipe import Cleaner, RAW
+from .recipe import RAW, Cleaner, encode_levels
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, check_present
 
 if TYPE_CHECKING:

@@ -78,12 +78,11 @@ def type_piece(piece: pyarrow.RecordBatch, labelled: bool, where: str) -> tuple[
     for name, (values, faults) in judged.items():
         bad = _list_bad_cells(cells[name], faults, columns[name].nullable)
         if bad is not None:
-            number = cells[ID].take(pyarrow.array(bad["row"])).to_numpy(False)
+            number = cells[ID].take(pyarrow.array(bad["row"])).cast(pyarrow.string()).to_numpy(False)
             tables.append(bad.assign(**{"file": where, ID: number, "column": name})[_REJECTED])
         cells[name] = _take(cells[name], values)
     rejected = tables[0] if len(tables) == 1 else pd.concat(tables[1:])
     rejected = rejected.sort_values(["row", "column"], kind="stable", ignore_index=True)
-    cells[ID] = to_numbers(cells[ID])
     cells["fault"] = _join_faults(rejected, len(piece))
     return pyarrow.record_batch(list(cells.values()), names=list(cells)), rejected
 
@@ -167,10 +166,13 @@ class LeadFile(TextFile):
             raise SchemaError(f"{self.name}: {LABEL} is neither 0 nor 1 in {bad}; mend or remove these leads")
 
 # %% ../nbs/05_read.ipynb #15ea0029
+def _join_numbers(files: Sequence[LeadFile]) -> pyarrow.ChunkedArray:
+    return join_ids([piece for file in files for piece in file.ids.chunks])
+
+
 def _check_numbers(files: Sequence[LeadFile]) -> None:
     "A number may not stand in two files; within each, reading has looked."
-    ids = join_ids([piece for file in files for piece in file.ids.chunks])
-    if len(files) > 1 and has_repeats(ids):
+    if len(files) > 1 and has_repeats(ids := _join_numbers(files)):
         text = ids.cast(pyarrow.string()).to_pandas()
         first = text[text.duplicated()].iloc[0]
         names = np.repeat([file.name for file in files], [file.typed for file in files])[text == first]
@@ -268,7 +270,7 @@ def _to_frame(files: Sequence[LeadFile], pieces: list[pyarrow.RecordBatch]) -> p
         if column.type == TEXT:
             table = table.set_column(position, names[position], column.cast(pyarrow.string()))
     leads = table.to_pandas()
-    leads.insert(0, ID, join_ids([piece for file in files for piece in file.ids.chunks]).to_pandas())
+    leads.insert(0, ID, _join_numbers(files).to_pandas())
     start, tables = 0, []
     for file in files:
         tables.append(set_stray_aside(leads.iloc[start : start + file.typed].reset_index(drop=True), file))
@@ -304,8 +306,12 @@ def load_leads(
     SchemaError
         As `LeadFile` and `judge_together`.
     """
-    files = [LeadFile(path, labelled, id_column, carry) for path in list_files(source)]
-    pieces = [piece for file in files for piece in file]
+    files, pieces = [], []
+    for path in list_files(source):
+        file = LeadFile(path, labelled, id_column, carry)
+        pieces += file
+        files.append(file)
+        labelled = file.labelled  # as the first header says, if nobody else
     judge_together(files)
     return _to_frame(files, pieces), pd.concat([file.rejected for file in files], ignore_index=True)
 
@@ -344,7 +350,8 @@ def validate_leads(raw: pd.DataFrame, labelled: bool = True, where: str = "leads
     """
     check_columns(raw.columns, [ID, *list_columns(labelled)], where)
     cells = {name: _to_text(raw[name].reset_index(drop=True)) for name in [ID, *list_columns(labelled)]}
-    coded = {name: column if name == ID else column.dictionary_encode() for name, column in cells.items()}
+    coded = {name: column.dictionary_encode() for name, column in cells.items()}
+    coded[ID] = to_numbers(cells[ID])
     file = LeadFile(Path(where), labelled)
     piece = file.take_in(pyarrow.record_batch(list(coded.values()), names=list(coded)))
     file.finish()
