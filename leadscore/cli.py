@@ -225,8 +225,9 @@ def register(given: argparse.Namespace) -> None:
         print("leadscore register: inside an experiment of DVC, nothing to do")
         return
     from leadscore.card import make_model_card
+    from leadscore.champion import decide_champion
     from leadscore.clean import fill_database
-    from leadscore.registry import check_origin, register_bundle
+    from leadscore.registry import check_origin
     from leadscore.text import find_leads
     from leadscore.tracking import main_checkout, mirror, needing_store
 
@@ -242,7 +243,7 @@ def register(given: argparse.Namespace) -> None:
     leads, card = pd.read_parquet(cleaned), make_model_card(root)
     with hold(main_checkout()), needing_store():
         missing = mirror(params, root)
-        line = register_bundle(folder, json.loads(metrics.read_text()), params, leads, card, root)
+        line = decide_champion(folder, json.loads(metrics.read_text()), params, leads, card, root)
     if missing:
         print(f"was missing in MLflow and is there now: {', '.join(missing)}")
     print(line)
@@ -263,7 +264,8 @@ def _describe_decision(decision: dict) -> str:
 
 def champion(given: argparse.Namespace) -> None:
     "Print what was decided about the champion, or go back one."
-    from leadscore.registry import find_champion, list_decisions, mend_decisions, revert_champion
+    from leadscore.champion import list_decisions, mend_decisions, revert_champion
+    from leadscore.registry import find_champion
     from leadscore.tracking import connect, main_checkout, needing_store
 
     params = load_params(find_root() / "params.yaml")
