@@ -77,23 +77,34 @@ def _prepare(given: argparse.Namespace) -> AbstractContextManager:
     return side_by_side(given.workers, given.dask)
 
 
+def _find_model(name: str, folder: Path) -> tuple[Path, Optional[str]]:
+    "Folder of a model, and its URI if it comes from MLflow."
+    if not name.startswith(("models:/", "runs:/")):
+        return Path(name), None
+    from leadscore.registry import download_bundle
+
+    try:
+        return download_bundle(name, folder)
+    except LeadscoreError as error:
+        raise type(error)(f"{error}, or name a folder with --model") from None
+
+
 def score(given: argparse.Namespace) -> None:
     "Score a CSV of leads, or a folder of them."
-    model = Path(given.model)
     with temporary_folder() as folder:
-        if given.model.startswith(("models:/", "runs:/")):
-            from leadscore.registry import download_bundle
-
-            model = download_bundle(given.model, folder)
+        model, uri = _find_model(given.model, folder)
         with _prepare(given):
             from leadscore.bundle import Bundle
             from leadscore.read import describe_rejected
             from leadscore.lists import score_file
+            from leadscore.receipt import write_receipt
             from leadscore.score import choose_rules
 
             bundle, id_column = Bundle.load(model), find_id_column(given.id_column)
             rules = change_rules(choose_rules(bundle, None), {name: getattr(given, name) for name in _RULES})
-            scored = score_file(given.leads, given.output, bundle, id_column, rules, given.carry, given.reasons)
+            chosen = {"id_column": id_column, "rules": rules, "carry": given.carry, "reasons": given.reasons}
+            scored = score_file(given.leads, given.output, bundle, **chosen)
+            write_receipt(given.output, given.leads, model, uri=uri, **chosen)
     print(f"{given.output}: {scored}")
     if len(scored.rejected):
         output, unscored = Path(given.output), scored.leads - scored.scored
@@ -286,7 +297,7 @@ def verify(given: argparse.Namespace) -> None:
     "Score again what a receipt names, and compare."
     from leadscore.receipt import verify_receipt
 
-    differences = verify_receipt(Path(given.receipt), find_root())
+    differences = verify_receipt(Path(given.receipt))
     if differences:
         raise LeadscoreError(f"{given.receipt}: not the same: {'; '.join(differences)}")
     print(f"{given.receipt}: every score is the same")
@@ -364,8 +375,8 @@ def _add_others(commands: "argparse._SubParsersAction") -> None:
     _add(commands, register, "dvc repro && leadscore register")
     option = _add(commands, champion, "leadscore champion --revert").add_argument
     option("--revert", action="store_true", help="give the alias back to the champion before")
-    option = _add(commands, verify, "leadscore verify outputs/infer/receipt.json").add_argument
-    option("receipt", help="outputs/infer/receipt.json")
+    option = _add(commands, verify, "leadscore verify scored_receipt.json").add_argument
+    option("receipt", help="the _receipt.json beside a list")
 
 # %% ../nbs/23_cli.ipynb #0b6fd0e7
 _EXIT_CODES = "0 done; 1 something that you can mend, named on stderr in one line; 2 a wrong command line"

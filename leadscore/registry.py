@@ -209,8 +209,8 @@ def fetch_bundle(uri: str, folder: Path) -> Path:
 _MODEL_URI = re.compile(r"models:/(m-\w+|[^/@]+(/(\d+|latest)|@[^/@]+))|runs:/\w+/.+")
 
 
-def _check_uri(uri: str) -> None:
-    "Check that a URI is one of a model, and that there are a store and, if it is asked for, a champion."
+def _check_uri(uri: str) -> str:
+    "Check that a URI is one of a model, and that there is a store; the champion's, if it is asked for, by its version."
     if not _MODEL_URI.fullmatch(uri):
         forms = f"{CHAMPION}, models:/{MODEL}/3, or runs:/ID/PATH"
         raise LeadscoreError(f"{uri}: no URI of a model; write {forms}")
@@ -225,9 +225,10 @@ def _check_uri(uri: str) -> None:
         champion = find_champion(open_store())
     if uri == CHAMPION and champion is None:
         raise LeadscoreError(f"{uri}: there is no champion; run make repro first")
+    return f"models:/{MODEL}/{champion}" if uri == CHAMPION else uri
 
 
-def download_bundle(uri: str, folder: Path) -> Path:
+def download_bundle(uri: str, folder: Path) -> tuple[Path, str]:
     """Download a registered bundle; none of its code is run.
 
     Parameters
@@ -241,14 +242,13 @@ def download_bundle(uri: str, folder: Path) -> Path:
     -------
     Path
         Of the bundle.
+    str
+        Its URI, the champion's with its version.
 
     Raises
     ------
     LeadscoreError
         It is no URI of a model, there is no store or champion, or as for `fetch_bundle`.
     """
-    try:
-        _check_uri(uri)
-        return fetch_bundle(uri, folder)
-    except LeadscoreError as error:
-        raise type(error)(f"{error}, or name a folder with --model") from None
+    uri = _check_uri(uri)
+    return fetch_bundle(uri, folder), uri

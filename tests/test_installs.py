@@ -74,7 +74,7 @@ def test_scoring_install_is_small_and_with_the_lock_gives_the_same_bytes(repo, t
     command = ["leadscore", "score", repo / "data/leadscoring_inference.csv", "-o", "none.csv"]
     refused = call(bin, *command, cwd=tmp_path, exit_code=1)
     assert "MLflow is not installed here" in refused.stderr
-    call(bin, "leadscore", "verify", "outputs/infer/receipt.json", cwd=repo)
+    call(bin, "leadscore", "verify", "outputs/infer/scored_leads_receipt.json", cwd=repo)
     commands = ["leadscore champion", "leadscore register", "leadscore champion --revert"]
     mend = r"leadscore: \w+ is not installed here; pip install '\.\[(experiment|pipeline)\]' in the repo\n"
     for command in (*commands, "python -m leadscore.stage clean"):

@@ -202,11 +202,11 @@ def test_a_true_column_is_let_through_as_advised(work):
 
 
 def test_what_is_gone_comes_back_as_advised(repo):
-    gone = repo / "outputs/infer/scored_leads.parquet"
+    gone = repo / "outputs/infer/scored_leads.csv"
     kept = gone.read_bytes()
     for mend in (["dvc", "checkout", "--quiet"], ["dvc", "repro"]):
         gone.unlink()
-        message = run("leadscore", "verify", "outputs/infer/receipt.json", cwd=repo, ok=False).stderr
-        assert "scored_leads.parquet is gone; bring it back with dvc checkout or dvc repro" in message
+        message = run("leadscore", "verify", "outputs/infer/scored_leads_receipt.json", cwd=repo, ok=False).stderr
+        assert "scored_leads.csv: is gone; bring it back, the pipeline's with dvc checkout or dvc repro" in message
         run(*mend, cwd=repo)
         assert gone.read_bytes() == kept

@@ -8,7 +8,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from conftest import run
+from conftest import fails, run
 
 from leadscore.params import STAGES
 from leadscore.params import notebook_name
@@ -119,21 +119,24 @@ def test_register_is_done_once(repo, client, monkeypatch):
     assert "inside an experiment" in run("leadscore", "register", cwd=repo, DVC_EXP_NAME="x").stdout
 
 
-def test_champion_scores_as_the_pipeline_did(repo, tmp_path):
+def test_champion_scores_as_the_pipeline_did_and_says_which_it_was(repo, tmp_path):
     run("leadscore", "score", "data/leadscoring_inference.csv", "-o", str(tmp_path / "scored.csv"), cwd=repo)
     assert (tmp_path / "scored.csv").read_bytes() == (repo / "outputs/infer/scored_leads.csv").read_bytes()
+    receipt = tmp_path / "scored_receipt.json"
+    assert json.loads(receipt.read_text())["model"] == "models:/leadscore/1"
+    assert "every score is the same" in run("leadscore", "verify", str(receipt), cwd=repo).stdout
 
 
 def test_receipt_is_verified(repo, tmp_path):
-    assert "every score is the same" in run("leadscore", "verify", "outputs/infer/receipt.json", cwd=repo).stdout
-    for name in ("outputs", "leadscore", "nbs"):
-        shutil.copytree(repo / name, tmp_path / name)
-    shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
-    table = tmp_path / "outputs/infer/scored_leads.parquet"
-    scores = pd.read_parquet(table)
-    scores.assign(score=scores["score"].where(scores.index != 3, 0.0)).to_parquet(table, index=False)
-    done = run("leadscore", "verify", "outputs/infer/receipt.json", cwd=tmp_path, ok=False)
-    assert done.returncode == 1 and f"1 of 100 scores differ, first lead_id {scores['lead_id'][3]}" in done.stderr
+    receipt = "outputs/infer/scored_leads_receipt.json"
+    assert "every score is the same" in run("leadscore", "verify", receipt, cwd=repo).stdout
+    shutil.copytree(repo / "outputs", tmp_path / "outputs")
+    table = tmp_path / "outputs/infer/scored_leads.csv"
+    scores = pd.read_csv(table)
+    scores.assign(score=scores["score"].where(scores.index != 3, 0.0)).to_csv(table, index=False)
+    message = fails("leadscore", "verify", receipt, cwd=tmp_path)
+    assert "scored_leads.csv has changed" in message
+    assert f"1 of 100 leads differ, first lead_id {scores['lead_id'][3]}" in message
 
 
 def test_champion_history(repo):

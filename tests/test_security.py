@@ -42,14 +42,15 @@ class Malicious:
         return os.mkdir, ("pwned",)
 
 
+RECEIPT = "outputs/infer/scored_leads_receipt.json"
 READERS = {
     "outputs/train/model": lambda work: Bundle.load(work / "outputs/train/model"),
     "data/leadscoring.csv": lambda work: load_leads(work / "data/leadscoring.csv"),
     "mappings": lambda work: read_mappings(work / "mappings"),
     "params.yaml": lambda work: load_params(work / "params.yaml"),
-    "outputs/infer/receipt.json": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
-    "outputs/infer/scored_leads.parquet": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
-    "outputs/clean/inference.parquet": lambda work: verify_receipt(work / "outputs/infer/receipt.json", work),
+    RECEIPT: lambda work: verify_receipt(work / RECEIPT),
+    "outputs/infer/scored_leads.csv": lambda work: verify_receipt(work / RECEIPT),
+    "outputs/clean/inference.parquet": lambda work: verify_receipt(work / RECEIPT),
 }
 
 
@@ -60,7 +61,7 @@ def test_a_pickle_is_no_input(work, place, monkeypatch):
     for file in files:
         good = file.read_bytes()
         file.write_bytes(pickle.dumps(Malicious()))
-        if place.endswith(".parquet"):
+        if place.endswith((".parquet", "scored_leads.csv")):
             assert any("has changed" in difference for difference in READERS[place](work))
         else:
             with pytest.raises(LeadscoreError):
@@ -114,13 +115,17 @@ def test_cells_run_neither_in_a_spreadsheet_nor_in_a_database(work):
 
 
 def test_no_path_leaves_its_folder(work):
-    receipt = json.loads((work / "outputs/infer/receipt.json").read_text())
-    for changed in ({"model": "../model"}, {"leads": "/etc/passwd"}, {"sha256": {"../../etc/passwd": ""}}):
-        (work / "receipt.json").write_text(json.dumps({**receipt, **changed}))
-        assert "leads out of" in fails("leadscore", "verify", "receipt.json", cwd=work)
+    receipt, path = json.loads((work / RECEIPT).read_text()), work / "outputs/infer/other_receipt.json"
+    opened = "not the same: passwd has changed"
+    refused = {"scores": "../../../etc/passwd"}, "names a list that is not beside it"
+    for changed, message in (({"leads": "/etc/passwd"}, opened), ({"model": "/etc/passwd"}, opened), refused):
+        path.write_text(json.dumps({**receipt, **changed}))
+        assert message in fails("leadscore", "verify", str(path), cwd=work)
+    path.write_text(json.dumps({**receipt, "leads": "/dev/zero"}))
+    assert "is gone" in fails("leadscore", "verify", str(path), cwd=work)
     sums = work / "outputs/train/model/SHA256SUMS"
     sums.write_text(sums.read_text().replace("  model.txt", "  ../model.txt"))
-    message = fails("leadscore", "verify", "outputs/infer/receipt.json", cwd=work)
+    message = fails("leadscore", "verify", RECEIPT, cwd=work)
     assert "not the file that the model was written with" in message
 
 
