@@ -11,7 +11,7 @@ SETUP := .venv/.setup
 EXECUTE := jupyter nbconvert --log-level=ERROR --execute \
 	--KernelManager.transport=ipc --KernelManager.ip="$$(mktemp -u -t kernel.XXXXXX)"
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test torture audit docs lab mlflow data prepare clean-notebooks export readme study bench lock
+.PHONY: help setup repro test torture audit docs lab mlflow data prepare style clean-notebooks export readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -67,8 +67,12 @@ data: $(SETUP) ## make data FROM=DIR: swap in the leads of DIR; FROM=sample goes
 prepare: $(SETUP) data/leadscoring.csv ## before a commit: clean and export the notebooks, test them, make README.md
 	$(MAKE) clean-notebooks
 	$(MAKE) export
+	$(MAKE) style
 	nbdev_test --n_workers 2
 	$(MAKE) readme
+
+style: $(SETUP) ## ruff over the code, the house style over the notebooks
+	pytest -q tests/test_style.py
 
 clean-notebooks: $(SETUP)
 	jupyter nbconvert --log-level=ERROR --clear-output --inplace nbs/index.ipynb nbs/pipeline/*.ipynb

@@ -113,7 +113,8 @@ def test_killed_scoring_is_run_again(torn, request):
         assert not target.exists() or target.read_bytes() == (torn / "outputs/infer/scored_leads.csv").read_bytes()
     process = start(*SCORE, str(target), cwd=torn)
     assert process.wait() == 0, process.stdout.read()
-    assert sorted(path.name for path in target.parent.iterdir()) == ["scored.csv", "scored_receipt.json"] and leftovers(torn) == []
+    written = sorted(path.name for path in target.parent.iterdir())
+    assert written == ["scored.csv", "scored_receipt.json"] and leftovers(torn) == []
     assert target.read_bytes() == (torn / "outputs/infer/scored_leads.csv").read_bytes()
     shutil.rmtree(target.parent)
 
