@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, environment, run
 
-from leadscore.cli import NAMES
+from leadscore.data import NAMES
 
 LISTED = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", cwd=ROOT).stdout.split("\n")
 PAGES = [name for name in LISTED if name and (ROOT / name).is_file()]
