@@ -11,7 +11,7 @@ SETUP := .venv/.setup
 EXECUTE := jupyter nbconvert --log-level=ERROR --execute \
 	--KernelManager.transport=ipc --KernelManager.ip="$$(mktemp -u -t kernel.XXXXXX)"
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test torture audit docs lab mlflow data prepare style clean-notebooks export readme study bench lock
+.PHONY: help setup repro quick test slow torture audit docs lab mlflow data prepare style clean-notebooks export readme study bench lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -40,9 +40,16 @@ repro: $(SETUP) data/leadscoring.csv ## run the pipeline on the leads in data/, 
 	dvc repro
 	leadscore register
 
-test: $(SETUP) data/leadscoring.csv ## run the notebooks' tests and the tests in tests/
+quick: $(SETUP) ## what needs no pipeline, kernel, browser or server: the notebooks' tests, and some of tests/
 	nbdev_test --n_workers 2
-	pytest -q -n 2 --dist loadgroup
+	pytest -q -m "not pipeline and not slow"
+
+test: $(SETUP) data/leadscoring.csv ## the notebooks' tests, and those of tests/ that don't take minutes
+	nbdev_test --n_workers 2
+	pytest -q -n 2 --dist loadgroup -m "not slow"
+
+slow: $(SETUP) data/leadscoring.csv ## the rest of tests/: installs, what the docs say, the browser, kills
+	pytest -q -n 2 --dist loadgroup -m slow
 
 torture: $(SETUP) data/leadscoring.csv ## kill each stage and command 20 times, try 20,000 bad files
 	pytest -q -rP tests/test_torture.py tests/test_bad_files.py --kills 20 --examples 20000

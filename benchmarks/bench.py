@@ -206,6 +206,7 @@ def folders(bench: Bench) -> None:
 
 
 def test(bench: Bench) -> None:
+    bench.add("make quick", "s", measure("make quick", bench.repo)[0], 60)
     bench.add("make test", "s", measure("make test", bench.repo)[0], 300)
 
 

@@ -172,7 +172,10 @@ def _list_changes(receipt: Receipt, places: dict[str, Path]) -> list[str]:
             raise SchemaError(f"{path}: is gone; {mend}")
         kept, now = receipt.sha256.get(name, {}), _hash(path)
         names = [file for file in {**kept, **now} if kept.get(file) != now.get(file)]
-        changes += [f"{file} has changed" for file in names]
+        if name == "model" and names:
+            changes.append(f"{receipt.model} is another model now")
+        else:
+            changes += [f"{file} has changed" for file in names]
     return changes
 
 

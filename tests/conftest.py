@@ -116,6 +116,12 @@ def pytest_addoption(parser):
     parser.addoption("--examples", type=int, default=1000, help="bad files that are tried")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "repo" in item.fixturenames:
+            item.add_marker(pytest.mark.pipeline)
+
+
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory, worker_id) -> Path:
     "A copy of the repo after `dvc repro` and `leadscore register`, made once for all workers; tests change nothing."

@@ -99,6 +99,7 @@ def examples(request, share: float) -> dict:
     return {"max_examples": most, "suppress_health_check": list(HealthCheck), **fixed}
 
 
+@pytest.mark.slow
 def test_cells(request, scoring):
     written = [kind.map(str) for kind in (st.floats(), st.integers(), st.datetimes())]
     cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), *written)
@@ -133,6 +134,7 @@ def test_cells(request, scoring):
     assert tried["scored"] and tried["bad"]
 
 
+@pytest.mark.slow
 def test_bytes(request, scoring):
     good = write([HEADER, *LEADS])
     places = st.one_of(st.integers(len(good.splitlines()[0]), len(good) - 1), st.integers(0, len(good) - 1))

@@ -13,6 +13,7 @@ from conftest import ROOT, environment, run
 
 from leadscore.data import NAMES
 
+pytestmark = pytest.mark.slow
 LISTED = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", cwd=ROOT).stdout.split("\n")
 PAGES = [name for name in LISTED if name and (ROOT / name).is_file()]
 FENCE = re.compile(r"^( *)(```+|~~~+)([^\n`]*)\n(.*?)^\1\2", re.M | re.S)

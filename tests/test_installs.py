@@ -6,9 +6,11 @@ import sys
 import tomllib
 
 import pandas as pd
+import pytest
 from conftest import ROOT, run
 from test_many import start_cluster
 
+pytestmark = pytest.mark.slow
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HEAVY = {"dvc", "jupyterlab", "mlflow", "nbdev", "optuna", "papermill"}
 HEAVY |= {"pycaret", "pycaret-core", "scikit-learn", "sphinx"}

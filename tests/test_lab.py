@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from conftest import ROOT, environment, run, wait_for
 
+pytestmark = pytest.mark.slow
 TOKEN = "of-this-test"
 
 

@@ -157,6 +157,7 @@ def test_dvc_shows(repo, tmp_path):
     assert set(json.loads(plots)["data"]) == drawn
 
 
+@pytest.mark.slow
 def test_experiments_change_one_parameter(repo):
     before = (repo / "dvc.lock").read_bytes()
     run("dvc", "exp", "run", "--temp", "--name", "wider", "--set-param", "infer.max_unseen=0.35", cwd=repo)
@@ -165,6 +166,7 @@ def test_experiments_change_one_parameter(repo):
     assert (repo / "dvc.lock").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_another_clone(repo, tmp_path):
     "Another folder, user, home, time zone, language, hash seed and number of threads."
     clone = tmp_path / "elsewhere" / "leads"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import fails, run
 
+pytestmark = pytest.mark.slow
 SCORE = ("leadscore", "score", "data/leadscoring_inference.csv", "-o", "tmp/list.csv")
 CLEAN = ("python", "-m", "leadscore.stage", "clean")
 

@@ -116,9 +116,10 @@ def test_cells_run_neither_in_a_spreadsheet_nor_in_a_database(work):
 
 def test_no_path_leaves_its_folder(work):
     receipt, path = json.loads((work / RECEIPT).read_text()), work / "outputs/infer/other_receipt.json"
-    opened = "not the same: passwd has changed"
     refused = {"scores": "../../../etc/passwd"}, "names a list that is not beside it"
-    for changed, message in (({"leads": "/etc/passwd"}, opened), ({"model": "/etc/passwd"}, opened), refused):
+    leads = {"leads": "/etc/passwd"}, "not the same: passwd has changed"
+    model = {"model": "/etc/passwd"}, "not the same: /etc/passwd is another model now"
+    for changed, message in (leads, model, refused):
         path.write_text(json.dumps({**receipt, **changed}))
         assert message in fails("leadscore", "verify", str(path), cwd=work)
     path.write_text(json.dumps({**receipt, "leads": "/dev/zero"}))

@@ -27,7 +27,7 @@ from leadscore.params import notebook_name
 sys.path.insert(0, str(ROOT / "docs"))
 from build_site import check_reports, read_notebook  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("site")  # one site, one browser
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # one site, one browser
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]

@@ -1,6 +1,6 @@
 """Killed, out of disk, alone, and all at once: whole files or none, and the next run goes on.
 
-More kills: make torture.
+One stage in make test, all in make slow, more kills in make torture.
 """
 
 import os
@@ -21,6 +21,7 @@ from leadscore.files import hash_file
 from leadscore.params import STAGES
 
 SCORE = ["leadscore", "score", "data/leadscoring_inference.csv", "--model", "outputs/train/model", "-o"]
+slow = pytest.mark.slow
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 
 
@@ -78,7 +79,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hash_file(path) for path in files if path.suffix not in (".db", ".html")}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["clean", *(pytest.param(stage, marks=slow) for stage in STAGES if stage != "clean")])
 def test_a_killed_stage_is_run_again(torn, request, stage):
     before, lock = hashes(torn), (torn / "dvc.lock").read_bytes()
     command = ["dvc", "repro", "--single-item", "--force", stage]
@@ -104,6 +105,7 @@ def test_a_killed_stage_is_run_again(torn, request, stage):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@slow
 def test_killed_scoring_is_run_again(torn, request):
     target, moments = torn / "lists" / "scored.csv", []
     while len(moments) < request.config.getoption("--kills"):
@@ -123,6 +125,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@slow
 def test_a_killed_swap_of_data_is_run_again(torn, tmp_path, request):
     shutil.copytree(torn / "data", tmp_path / "others")
     path = tmp_path / "others/leadscoring.csv"
@@ -151,6 +154,7 @@ def small_disk(folder: Path, options: str):
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@slow
 @as_root
 @pytest.mark.parametrize("options, fault", [("size=16k", "No space left on device"), ("ro", "Read-only file system")])
 def test_a_full_or_read_only_disk_is_said_in_a_line(work, options, fault):
@@ -169,6 +173,7 @@ def test_a_full_or_read_only_disk_is_said_in_a_line(work, options, fault):
     run(*SCORE, "lists/scored.csv", cwd=work)
 
 
+@slow
 @as_root
 def test_the_database_on_a_full_disk(work):
     with small_disk(work / "db", "size=32k"):
@@ -177,6 +182,7 @@ def test_the_database_on_a_full_disk(work):
         assert "clean.db_url: sqlite:////" in message and "disk is full" in message
 
 
+@slow
 def test_without_mlflow_the_pipeline_goes_on(torn):
     lost = {"MLFLOW_TRACKING_URI": "http://ada:s3cret@127.0.0.1:9"}
     done = run("dvc", "repro", "--single-item", "--force", "experiment", cwd=torn, **lost)
@@ -195,6 +201,7 @@ def test_without_mlflow_the_pipeline_goes_on(torn):
     assert "missing" not in run("leadscore", "register", cwd=torn, **back).stdout
 
 
+@slow
 def test_two_at_once(torn):
     "The second waits, or says that it can't; no file is of both."
     both = [start("dvc", "repro", "--single-item", "--force", "clean", cwd=torn) for _ in range(2)]
