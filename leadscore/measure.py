@@ -8,11 +8,29 @@ __all__ = ['measure', 'measure_groups', 'bootstrap', 'measure_intervals', 'wilso
            'curve_lift', 'list_confusion', 'curve_decision']
 
 # %% ../nbs/13_measure.ipynb #90036ea7
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from .bundle import grade
 from .schema import DATE, LABEL
+
+# %% ../nbs/13_measure.ipynb #13a50001
+def _split_evenly(score: np.ndarray, bins: int) -> list[np.ndarray]:
+    "Positions of the leads of each bin, lowest scores first."
+    rising = np.argsort(score, kind="stable")
+    return np.array_split(rising, bins)
+
+
+def _count_completed(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, cuts: list[int]) -> np.ndarray:
+    "How many complete of the first leads from the top, up to each cut; of a lead at the cut as much as fits."
+    from_top = np.argsort(-probability, kind="stable")
+    weight = weight[from_top]
+    called = np.append(0, weight.cumsum())
+    completed = weight * label[from_top]
+    completed = np.append(0, completed.cumsum())
+    return np.interp(cuts, called, completed)
 
 # %% ../nbs/13_measure.ipynb #bbefbc0b
 @np.errstate(divide="ignore", invalid="ignore")  # where a draw lacks a label, its metrics are NaN
@@ -34,19 +52,24 @@ def measure(label: np.ndarray, probability: np.ndarray, threshold: float, weight
         Metric to value. ece: mean distance of promised and actual share in ten bins of equally many leads; lift_10:
         completion rate of the best tenth over that of all; capture_20: share of all completions in the best fifth.
     """
-    label, probability, n = np.asarray(label, float), np.asarray(probability, float), len(label)
-    weight = np.ones(n) if weight is None else np.asarray(weight) * (n / np.sum(weight))
+    label = np.asarray(label, float)
+    probability = np.asarray(probability, float)
+    n = len(label)
+    weight = np.ones(n) if weight is None else np.asarray(weight)
+    weight = weight * (n / weight.sum())
+    average = partial(np.average, weights=weight)
     predicted = probability >= threshold
-    promised = np.where(label == 1, probability, 1 - probability)  # to what happened
-    error = (weight * (label - probability))[np.argsort(probability, kind="stable")]
-    completed, tenth, fifth = weight @ label, max(1, n // 10), n // 5
-    in_tenth, in_fifth = _count_completed(label, probability, weight, [tenth, fifth])
-    scores = {"accuracy": np.average(predicted == label, weights=weight)}
+    scores = {"accuracy": average(predicted == label)}
     scores["auc"] = _measure_auc(label, probability, weight)
     scores |= _measure_classes(label, predicted, weight)
-    scores["log_loss"] = -np.average(np.log(promised.clip(np.finfo(float).eps)), weights=weight)
-    scores["brier"] = np.average((1 - promised) ** 2, weights=weight)
-    scores["ece"] = sum(abs(rows.sum()) for rows in np.array_split(error, 10)) / n
+    promised = np.where(label == 1, probability, 1 - probability)  # to what happened
+    likelihood = promised.clip(np.finfo(float).eps)
+    scores["log_loss"] = -average(np.log(likelihood))
+    scores["brier"] = average((1 - promised) ** 2)
+    scores["ece"] = _measure_ece(label, probability, weight)
+    tenth = max(1, n // 10)
+    in_tenth, in_fifth = _count_completed(label, probability, weight, [tenth, n // 5])
+    completed = weight @ label
     scores["lift_10"] = in_tenth / tenth / (completed / n)
     scores["capture_20"] = in_fifth / completed
     return scores
@@ -55,61 +78,72 @@ def measure(label: np.ndarray, probability: np.ndarray, threshold: float, weight
 def _measure_auc(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> float:
     "How often a lead that completed has the higher probability of two; half if both have the same."
     _, step = np.unique(probability, return_inverse=True)
-    completed, others = np.bincount(step, weight * label), np.bincount(step, weight * (1 - label))
+    completed = np.bincount(step, weight * label)
+    others = np.bincount(step, weight * (1 - label))
     below = np.cumsum(others) - others / 2
-    return completed @ below / (completed.sum() * others.sum())
+    pairs = completed.sum() * others.sum()
+    return completed @ below / pairs
 
 
 def _measure_classes(label: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
     "What is computed from true and false positives and negatives; 0 where no lead is predicted 1."
-    tn, fp, fn, tp = np.bincount((2 * label + predicted).astype(int), weight, minlength=4)
+    kind = (2 * label + predicted).astype(int)
+    tn, fp, fn, tp = np.bincount(kind, weight, minlength=4)
+    positive = tp + fn
+    negative = tn + fp
+    called = tp + fp
+    left = tn + fn
     cross = tp * tn - fp * fn
-    recall = tp / (tp + fn)
-    precision = tp / (tp + fp) if tp else 0.0
-    f1 = 2 * tp / (2 * tp + fp + fn)
-    kappa = 2 * cross / ((tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
-    mcc = cross / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) if cross else 0.0
-    return {"recall": recall, "precision": precision, "f1": f1, "kappa": kappa, "mcc": mcc}
+    scores = {"recall": tp / positive}
+    scores["precision"] = tp / called if tp else 0.0
+    scores["f1"] = 2 * tp / (2 * tp + fp + fn)
+    chance = called * negative + positive * left
+    scores["kappa"] = 2 * cross / chance
+    scale = np.sqrt(called * positive * negative * left)
+    scores["mcc"] = cross / scale if cross else 0.0
+    return scores
 
 
-def _count_completed(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, cuts: list[int]) -> np.ndarray:
-    "How many complete of the first leads from the top, up to each cut; of a lead at the cut as much as fits."
-    from_top = np.argsort(-probability, kind="stable")
-    called = np.cumsum(weight[from_top])
-    completed = np.cumsum((weight * label)[from_top])
-    return np.interp(cuts, np.append(0, called), np.append(0, completed))
+def _measure_ece(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> float:
+    "Mean distance of promised and actual share in ten bins."
+    error = weight * (label - probability)
+    errors = [error[leads].sum() for leads in _split_evenly(probability, 10)]
+    return sum(map(abs, errors)) / len(label)
 
 # %% ../nbs/13_measure.ipynb #367a1880
 def measure_groups(predictions: pd.DataFrame, group: str, models: list[str], threshold: float) -> dict[str, dict]:
     "Model to metric to `mean` and `sd` (with n - 1) over the folds or windows that the column `group` tells apart."
     result = {}
     for model in models:
-        rows = [measure(leads[LABEL], leads[model], threshold) for _, leads in predictions.groupby(group)]
-        result[model] = pd.DataFrame(rows).agg(["mean", "std"]).set_axis(["mean", "sd"]).to_dict()
+        rows = []
+        for _, leads in predictions.groupby(group):
+            scores = measure(leads[LABEL], leads[model], threshold)
+            rows.append(scores)
+        table = pd.DataFrame(rows).agg(["mean", "std"])
+        result[model] = table.rename({"std": "sd"}).to_dict()
     return result
 
 # %% ../nbs/13_measure.ipynb #c5f5f902
 def bootstrap(label: np.ndarray, probability: np.ndarray, threshold: float, draws: int, seed: int) -> pd.DataFrame:
-    """Draw leads with replacement and measure each draw.
-
-    Parameters
-    ----------
-    label, probability, threshold
-        As in `measure`.
-    draws, seed : int
-        Number of draws, and their seed.
+    """Draw leads with replacement and measure each draw, as `measure`.
 
     Returns
     -------
     DataFrame
         One row a draw, one column a metric. The ece of a draw is larger than that of the leads: drawing adds noise.
     """
-    drawn = ["auc", "accuracy", "log_loss", "brier", "ece", "lift_10", "capture_20"]
+    rng = np.random.default_rng(seed)
+    n = len(label)
     rising = np.argsort(probability, kind="stable")  # what is sorted once is sorted fast in each draw
-    label, probability = np.asarray(label)[rising], np.asarray(probability)[rising]
-    n, rng = len(label), np.random.default_rng(seed)
-    weights = (np.bincount(rng.integers(0, n, n), minlength=n)[rising] for _ in range(draws))
-    return pd.DataFrame([measure(label, probability, threshold, weight) for weight in weights])[drawn]
+    label = np.asarray(label)[rising]
+    probability = np.asarray(probability)[rising]
+    rows = []
+    for _ in range(draws):
+        drawn = rng.integers(0, n, n)
+        weight = np.bincount(drawn, minlength=n)[rising]
+        scores = measure(label, probability, threshold, weight)
+        rows.append(scores)
+    return pd.DataFrame(rows)[["auc", "accuracy", "log_loss", "brier", "ece", "lift_10", "capture_20"]]
 
 # %% ../nbs/13_measure.ipynb #cfc05aa5
 def measure_intervals(
@@ -117,10 +151,13 @@ def measure_intervals(
 ) -> pd.DataFrame:
     "One row a model and metric, all leads together: model, metric, value, low, high."
     rows = []
+    label = predictions[LABEL]
     for model in models:
-        value = measure(predictions[LABEL], predictions[model], threshold)
-        ends = bootstrap(predictions[LABEL], predictions[model], threshold, draws, seed).quantile([0.025, 0.975])
-        rows += [(model, name, value[name], *ends[name]) for name in ends]
+        probability = predictions[model]
+        value = measure(label, probability, threshold)
+        drawn = bootstrap(label, probability, threshold, draws, seed)
+        for name, ends in drawn.quantile([0.025, 0.975]).items():
+            rows.append((model, name, value[name], *ends))
     return pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
 
 # %% ../nbs/13_measure.ipynb #5072de7e
@@ -136,9 +173,14 @@ def wilson_interval(share: np.ndarray, n: np.ndarray, z: float = 1.96) -> tuple[
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
-    middle = share + z * z / (2 * n)
-    half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    square = z * z
+    middle = share + square / (2 * n)
+    variance = share * (1 - share) / n
+    half = z * (variance + square / (4 * n * n)) ** 0.5
+    scale = 1 + square / n
+    low = (middle - half) / scale
+    high = (middle + half) / scale
+    return low, high
 
 # %% ../nbs/13_measure.ipynb #08ba0011
 def measure_slices(
@@ -151,10 +193,12 @@ def measure_slices(
         sizes = groups.map(groups.value_counts())
         for group, leads in predictions.groupby(groups.where(sizes >= min_leads, "others")):
             if len(leads) >= min_leads and leads[LABEL].nunique() == 2:
-                table = measure_intervals(leads, models, threshold, draws, seed).set_index(["model", "metric"])
-                for model in models:
-                    values = table.loc[model].loc[measured].to_numpy().ravel()
-                    rows.append((by, group, len(leads), leads[LABEL].mean(), model, *values))
+                completed = leads[LABEL].mean()
+                head = (by, group, len(leads), completed)
+                table = measure_intervals(leads, models, threshold, draws, seed)
+                for model, metrics in table.set_index("metric").groupby("model", sort=False):
+                    values = metrics.loc[measured, "value":].to_numpy()
+                    rows.append((*head, model, *values.ravel()))
     ends = [f"{name}{end}" for name in measured for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["by", "group", "leads", "completed", "model", *ends])
 
@@ -163,93 +207,102 @@ def curve_calibration(label: np.ndarray, probabilities: dict[str, np.ndarray], b
     "Promised and actual share of completions in equally large bins of the score, one row a model and bin."
     rows = []
     for name, probability in probabilities.items():
-        split = np.array_split(np.argsort(probability, kind="stable"), bins)
-        rows += [(name, len(leads), probability[leads].mean(), label[leads].mean()) for leads in split]
+        for leads in _split_evenly(probability, bins):
+            promised = probability[leads].mean()
+            actual = label[leads].mean()
+            rows.append((name, len(leads), promised, actual))
     return pd.DataFrame(rows, columns=["model", "leads", "promised", "actual"]).round(6)
 
 # %% ../nbs/13_measure.ipynb #2f942a82
 def list_scores(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
     "One row a month: month, leads, p10 to p90 of the probabilities, promised (their mean), actual (share completed)."
-    leads = predictions.groupby(predictions[DATE].dt.strftime("%Y-%m").rename("month"))
+    month = predictions[DATE].dt.strftime("%Y-%m")
+    leads = predictions.groupby(month.rename("month"))
     quantiles = leads[model].quantile([0.1, 0.25, 0.5, 0.75, 0.9]).unstack()
     quantiles.columns = ["p10", "p25", "median", "p75", "p90"]
-    sums = leads.agg(leads=(LABEL, "size"), promised=(model, "mean"), actual=(LABEL, "mean"))
-    return sums.join(quantiles)[["leads", *quantiles, "promised", "actual"]].reset_index().round(6)
+    quantiles.insert(0, "leads", leads.size())
+    means = leads.agg(promised=(model, "mean"), actual=(LABEL, "mean"))
+    return quantiles.join(means).reset_index().round(6)
 
 # %% ../nbs/13_measure.ipynb #e51f8965
 def list_promises(predictions: pd.DataFrame, model: str, cuts: list[float]) -> pd.DataFrame:
     "One row a grade and month: completions promised and actual, the latter's 95 % interval, `kept` if within."
     grades = grade(predictions[model], cuts).rename("grade")
-    leads = predictions.groupby([grades, predictions[DATE].dt.strftime("%Y-%m").rename("month")])
-    rows = leads.agg(leads=(LABEL, "size"), promised=(model, "sum"), actual=(LABEL, "sum")).reset_index()
-    low, high = wilson_interval(rows["actual"] / rows["leads"], rows["leads"])
-    rows["low"], rows["high"] = (low * rows["leads"]).round(1), (high * rows["leads"]).round(1)
-    kept = rows["promised"].between(rows["low"], rows["high"])
-    return rows.round({"promised": 1}).assign(actual=rows["actual"].astype(int), kept=kept)
+    month = predictions[DATE].dt.strftime("%Y-%m").rename("month")
+    leads = predictions.groupby([grades, month])
+    rows = leads.agg(leads=(LABEL, "size"), promised=(model, "sum"), actual=(LABEL, "sum"))
+    n = rows["leads"]
+    share = rows["actual"] / n
+    low, high = wilson_interval(share, n)
+    rows["low"] = (low * n).round(1)
+    rows["high"] = (high * n).round(1)
+    rows["kept"] = rows["promised"].between(rows["low"], rows["high"])
+    return rows.round({"promised": 1}).astype({"actual": int}).reset_index()
 
 # %% ../nbs/13_measure.ipynb #771ef6b5
 def curve_roc(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 101) -> pd.DataFrame:
     "False positive rate on an even grid, and one column of true positive rates a model; `baseline` is chance."
     from sklearn.metrics import roc_curve
     grid = np.linspace(0, 1, points)
-    curves = {name: np.interp(grid, *roc_curve(label, values)[:2]) for name, values in probabilities.items()}
-    return pd.DataFrame({"false_positive_rate": grid, **curves, "baseline": grid}).round(6)
+    table = pd.DataFrame({"false_positive_rate": grid})
+    for name, probability in probabilities.items():
+        fpr, tpr, _ = roc_curve(label, probability)
+        table[name] = np.interp(grid, fpr, tpr)
+    return table.assign(baseline=grid).round(6)
 
 # %% ../nbs/13_measure.ipynb #a9640cba
 def curve_precision_recall(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 101) -> pd.DataFrame:
     "Precision at an even grid of recalls, one column a model; `baseline` is the share of leads that completed."
     from sklearn.metrics import precision_recall_curve
     grid = np.linspace(0, 1, points)
-    curves = {}
+    table = pd.DataFrame({"recall": grid})
     for name, probability in probabilities.items():
         precision, recall, _ = precision_recall_curve(label, probability)
         best = pd.Series(precision).groupby(recall).max()  # of equal recalls the best precision
-        curves[name] = np.interp(grid, best.index, best)
-    return pd.DataFrame({"recall": grid, **curves, "baseline": np.mean(label)}).round(6)
+        table[name] = np.interp(grid, best.index, best)
+    return table.assign(baseline=np.mean(label)).round(6)
 
 # %% ../nbs/13_measure.ipynb #e005d88e
 def curve_gain(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: int) -> pd.DataFrame:
     "Share of all completions among the best-scored share of leads; `in_order_of_arrival` is calling without a score."
     share = np.linspace(0, 1, bins + 1)
-    called, each = np.round(share * len(label)), np.ones(len(label))
-    curves = {name: _count_completed(label, p, each, called) / label.sum() for name, p in probabilities.items()}
-    return pd.DataFrame({"share_called": share, **curves, "in_order_of_arrival": share}).round(6)
+    called = np.round(share * len(label))
+    each = np.ones(len(label))
+    table = pd.DataFrame({"share_called": share})
+    for name, probability in probabilities.items():
+        completed = _count_completed(label, probability, each, called)
+        table[name] = completed / label.sum()
+    return table.assign(in_order_of_arrival=share).round(6)
 
 # %% ../nbs/13_measure.ipynb #648e6c0d
 def curve_lift(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: int) -> pd.DataFrame:
     "Completion rate over that of all leads in equally large bins, the best scores in bin 1; `baseline` is 1."
-    curves = {}
+    table = pd.DataFrame({"bin": range(1, bins + 1)})
     for name, probability in probabilities.items():
-        ranked = label[np.argsort(-probability, kind="stable")]
-        curves[name] = [leads.mean() / label.mean() for leads in np.array_split(ranked, bins)]
-    return pd.DataFrame({"bin": np.arange(1, bins + 1), **curves, "baseline": 1.0}).round(6)
+        best_first = _split_evenly(-probability, bins)
+        rates = [label[leads].mean() for leads in best_first]
+        table[name] = rates / label.mean()
+    return table.assign(baseline=1.0).round(6)
 
 # %% ../nbs/13_measure.ipynb #ca435799
 def list_confusion(label: np.ndarray, probability: np.ndarray, threshold: float) -> pd.DataFrame:
     "Actual and predicted class of each lead, in words, sorted."
-    classes = pd.DataFrame({"actual": np.equal(label, 1), "predicted": probability >= threshold})
-    words = classes.replace({False: "not completed", True: "completed"})
+    classes = pd.DataFrame({"actual": label, "predicted": probability >= threshold})
+    words = classes.astype(bool).replace({False: "not completed", True: "completed"})
     return words.sort_values(["actual", "predicted"], ignore_index=True)
 
 # %% ../nbs/13_measure.ipynb #029be2fa
 def curve_decision(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 50) -> pd.DataFrame:
-    """Decision curve: net benefit of calling the leads above a threshold.
+    """Applications less what the calls cost, a lead, in applications, where leads above a threshold are called.
 
-    Parameters
-    ----------
-    label, probabilities : array (leads,), dict
-        0 and 1; model to array (leads,).
-    points : int
-        Number of thresholds; a threshold is the cost of a call over the value of an application.
-
-    Returns
-    -------
-    DataFrame
-        threshold, one column a model, `call_all`: applications less what the calls cost, a lead, in applications.
-
+    One row a threshold, one column a model; `call_all` calls all leads.
     Source: Vickers and Elkin, "Decision curve analysis" (2006); theirs counts in applications less their own call.
     """
     thresholds = np.linspace(0, 0.98, points)
     gains = label[:, None] - thresholds
-    curves = {name: np.where(p[:, None] >= thresholds, gains, 0).mean(axis=0) for name, p in probabilities.items()}
-    return pd.DataFrame({"threshold": thresholds, **curves, "call_all": label.mean() - thresholds}).round(6)
+    table = pd.DataFrame({"threshold": thresholds})
+    for name, probability in probabilities.items():
+        is_called = probability[:, None] >= thresholds
+        benefits = np.where(is_called, gains, 0)
+        table[name] = benefits.mean(axis=0)
+    return table.assign(call_all=label.mean() - thresholds).round(6)
