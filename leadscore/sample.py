@@ -20,22 +20,31 @@ from .schema import CATEGORIES, CITY, CLICKS, COUNTS, DATE, LABEL
 def _pick(rng: np.random.Generator, n: int, counts: dict[str, int]) -> np.ndarray:
     "Draw `n` of the keys by their counts."
     weights = np.array(list(counts.values()), float)
-    return rng.choice(np.array(list(counts), object), n, p=weights / weights.sum())
+    levels = np.array(list(counts), object)
+    return rng.choice(levels, n, p=weights / weights.sum())
+
+
+def _invent_names(column: str, counts: dict[str, int], facts: dict) -> np.ndarray:
+    "A name for each rare level, none of them in the facts."
+    known = {cell.get(column) for cell in facts["cells"]}
+    known.update(counts)
+    prefix = "town " if column == CITY else "Level"
+    names = [f"{prefix}{number}" for number in range(2000)]
+    unused = [name for name in names if name not in known]
+    return np.array(unused[: facts["rare_levels"][column]], object)
 
 
 def _draw_levels(rng: np.random.Generator, drawn: pd.Series, facts: dict) -> np.ndarray:
     "The cell's level; where the cell leaves it open, one by its leads; for a rare one an invented name."
     column = drawn.name
-    counts = {CITY: facts["cities"], **facts["loose"]}[column]
-    known = {cell.get(column) for cell in facts["cells"]} | set(counts)
-    prefix = "town " if column == CITY else "Level"
-    unused = [name for number in range(2000) if (name := f"{prefix}{number}") not in known]
-    rare_names = np.array(unused[: facts["rare_levels"][column]], object)
+    counts = facts["cities"] if column == CITY else facts["loose"][column]
+    rare_names = _invent_names(column, counts, facts)
     levels = drawn.to_numpy(object, copy=True)
     for is_open, choice in [(drawn.isna(), counts), (drawn == "rare", {"rare": 1})]:
         picked = _pick(rng, is_open.sum(), choice)
         is_rare = picked == "rare"
-        position = len(rare_names) * rng.random(is_rare.sum()) ** 1.5
+        shares = rng.random(is_rare.sum()) ** 1.5
+        position = len(rare_names) * shares
         picked[is_rare] = rare_names[position.astype(int)]
         levels[is_open] = np.where(picked == "missing", None, picked)
     return levels
@@ -45,23 +54,31 @@ def _draw_dates(rng: np.random.Generator, platform: pd.Series, facts: dict) -> p
     "Month by platform, any day of it, hour by the clock of all leads."
     n = len(platform)
     months = np.empty(n, object)
-    known = platform.where(platform.isin(list(facts["months_by_platform"])), "rest")
-    for name, counts in facts["months_by_platform"].items():
-        months[known == name] = _pick(rng, (known == name).sum(), counts)
+    by_platform = facts["months_by_platform"]
+    known = platform.where(platform.isin(by_platform), "rest")
+    for name, counts in by_platform.items():
+        is_here = known == name
+        months[is_here] = _pick(rng, is_here.sum(), counts)
     start = pd.Series(pd.to_datetime(months, format="%Y-%m"))
-    end = (start + pd.offsets.MonthBegin(1)).clip(upper=pd.Timestamp("2022-02-15"))  # the day after the last lead
-    day = np.floor(rng.random(n) * (end - start).dt.days)
-    hour = _pick(rng, n, dict(enumerate(facts["hours"]))).astype(int)
+    end = start + pd.offsets.MonthBegin(1)
+    end = end.clip(upper=pd.Timestamp("2022-02-15"))  # the day after the last lead
+    days = (end - start).dt.days
+    day = np.floor(rng.random(n) * days)
+    by_hour = dict(enumerate(facts["hours"]))
+    hour = _pick(rng, n, by_hour).astype(int)
     seconds = hour * 3600 + rng.integers(0, 3600, n)
-    return start + pd.to_timedelta(day, unit="D") + pd.to_timedelta(seconds, unit="s")
+    date = start + pd.to_timedelta(day, unit="D")
+    return date + pd.to_timedelta(seconds, unit="s")
 
 # %% ../nbs/03_sample.ipynb #3cceb1aa
 def _draw_counts(rng: np.random.Generator, drawn: pd.Series) -> np.ndarray:
     "Number of courses; the pooled cells are 8 to 9, and 10 and more up to 41."
     counts = pd.to_numeric(drawn, errors="coerce").to_numpy(copy=True)
-    eight, ten = counts == 8, counts == 10
+    eight = counts == 8
+    ten = counts == 10
     counts[eight] += rng.integers(0, 2, eight.sum())
-    counts[ten] += np.minimum(rng.geometric(0.15, ten.sum()) - 1, 31)
+    more = rng.geometric(0.15, ten.sum()) - 1
+    counts[ten] += np.minimum(more, 31)
     return counts
 
 
@@ -69,13 +86,16 @@ def _draw_clicks(rng: np.random.Generator, n_leads: int, facts: dict) -> pd.Data
     "Clicks of each lead, one column a part of the site."
     often = {"download_button_clicked": 107, "syllabus_expand": 94, "emi_partner_click": 79, "emi_plans_clicked": 61}
     weights = np.array([often.get(column, 5) for column in CLICKS], float)
+    chances = weights / weights.sum()
     clicks = np.full((n_leads, len(CLICKS)), np.nan)
     share = facts["leads_with_clicks"] / sum(facts["cities"].values())
-    clicking = rng.choice(n_leads, rng.binomial(n_leads, share), replace=False)
-    for lead in clicking:
-        n = min(rng.geometric(1 / facts["click_columns_a_lead"]), len(CLICKS))
-        columns = rng.choice(len(CLICKS), n, replace=False, p=weights / weights.sum())
-        clicks[lead, columns] = np.minimum(np.ceil(rng.lognormal(2, 2, n)), 739)
+    n_clicking = rng.binomial(n_leads, share)
+    for lead in rng.choice(n_leads, n_clicking, replace=False):
+        n = rng.geometric(1 / facts["click_columns_a_lead"])
+        n = min(n, len(CLICKS))
+        columns = rng.choice(len(CLICKS), n, replace=False, p=chances)
+        numbers = np.ceil(rng.lognormal(2, 2, n))
+        clicks[lead, columns] = np.minimum(numbers, 739)
     return pd.DataFrame(clicks, columns=CLICKS)
 
 # %% ../nbs/03_sample.ipynb #9030063f
@@ -83,10 +103,16 @@ def _draw_label(rng: np.random.Generator, leads: pd.DataFrame, completion: pd.Se
     "1 by the cell's rate, moved in log-odds by the month and by the city's size."
     from scipy.special import expit, logit
 
-    by_month = leads[DATE].dt.strftime("%Y-%m").map(facts["completion_by_month"]).fillna(facts["completion"])
-    by_tier = leads[CITY].map(facts["tier_of_city"]).fillna("3").map(facts["completion_by_tier"])
-    odds = logit(completion.clip(0.01, 0.99)) + logit(by_month) + logit(by_tier) - 2 * logit(facts["completion"])
-    return (rng.random(len(leads)) < expit(odds)).astype(int)
+    mean = facts["completion"]
+    month = leads[DATE].dt.strftime("%Y-%m")
+    by_month = month.map(facts["completion_by_month"]).fillna(mean)
+    tier = leads[CITY].map(facts["tier_of_city"]).fillna("3")
+    by_tier = tier.map(facts["completion_by_tier"])
+    odds = logit(completion.clip(0.01, 0.99))
+    odds = odds + logit(by_month) + logit(by_tier)
+    odds -= 2 * logit(mean)
+    is_completed = rng.random(len(leads)) < expit(odds)
+    return is_completed.astype(int)
 
 # %% ../nbs/03_sample.ipynb #ee2ea762
 def make_leads(n_leads: int, seed: int = 42, first_id: int = 0) -> pd.DataFrame:
@@ -103,25 +129,33 @@ def make_leads(n_leads: int, seed: int = 42, first_id: int = 0) -> pd.DataFrame:
     DataFrame
         The columns of the real file, the unnamed number first, in the order of `created_date`, which is text.
     """
-    facts = json.loads(files("leadscore").joinpath("facts.json").read_text(encoding="utf-8"))
+    path = files("leadscore") / "facts.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
     rng = np.random.default_rng([seed, first_id])
-    cells = pd.DataFrame(facts["cells"]).assign(**{CITY: None})
+    cells = pd.DataFrame(facts["cells"])
+    cells[CITY] = None
     drawn = cells.sample(n_leads, replace=True, weights="leads", random_state=rng, ignore_index=True)
-    leads = pd.DataFrame({DATE: _draw_dates(rng, drawn["first_platform_c"], facts)})
+    dates = _draw_dates(rng, drawn["first_platform_c"], facts)
+    leads = dates.to_frame(DATE)
     for column in [CITY, *CATEGORIES]:
         leads[column] = _draw_levels(rng, drawn[column], facts)
     leads["total_leads_droppped"] = _draw_counts(rng, drawn["total_leads_droppped"])
     leads["referred_lead"] = pd.to_numeric(drawn["referred_lead"], errors="coerce")
-    leads = pd.concat([leads, _draw_clicks(rng, n_leads, facts)], axis=1)
+    leads = leads.join(_draw_clicks(rng, n_leads, facts))
     leads[LABEL] = _draw_label(rng, leads, drawn["completion"], facts)
-    twins = rng.choice(n_leads, round(facts["duplicates"] * n_leads), replace=False)
-    leads.iloc[np.minimum(twins + 1, n_leads - 1)] = leads.iloc[twins].to_numpy()
+    n_twins = round(facts["duplicates"] * n_leads)
+    twins = rng.choice(n_leads, n_twins, replace=False)
+    next_ones = np.minimum(twins + 1, n_leads - 1)
+    leads.iloc[next_ones] = leads.iloc[twins].to_numpy()
     leads = leads.sort_values(DATE, kind="stable", ignore_index=True)
     leads[DATE] = leads[DATE].dt.strftime("%Y-%m-%d %H:%M:%S")
     leads.insert(0, "", np.arange(first_id, first_id + n_leads))
     return leads
 
 # %% ../nbs/03_sample.ipynb #16f98bbc
+_FILES = ("leadscoring.csv", "leadscoring_inference.csv")
+
+
 def write_sample(folder: Path, n_labelled: int = 20_000, n_unlabelled: int = 5_000, seed: int = 42) -> None:
     """Write `leadscoring.csv` and `leadscoring_inference.csv`, the same bytes every time.
 
@@ -134,13 +168,17 @@ def write_sample(folder: Path, n_labelled: int = 20_000, n_unlabelled: int = 5_0
     """
     n_leads = n_labelled + n_unlabelled
     leads = make_leads(n_leads, seed)
-    to_score = np.arange(n_leads) >= n_leads - int(0.087 * n_leads)  # the last weeks
-    earlier = np.random.default_rng(seed).permutation(np.flatnonzero(~to_score))
-    to_score[earlier[: n_unlabelled - to_score.sum()]] = True
+    n_latest = int(0.087 * n_leads)  # of the last weeks
+    to_score = np.arange(n_leads) >= n_leads - n_latest
+    earlier = np.flatnonzero(~to_score)
+    earlier = np.random.default_rng(seed).permutation(earlier)
+    n_more = n_unlabelled - to_score.sum()
+    to_score[earlier[:n_more]] = True
+    unlabelled = leads[to_score].drop(columns=LABEL)
     with write_whole(folder) as new:
         new.mkdir()
-        leads[~to_score].to_csv(new / "leadscoring.csv", index=False, lineterminator="\n")
-        leads[to_score].drop(columns=LABEL).to_csv(new / "leadscoring_inference.csv", index=False, lineterminator="\n")
+        for name, table in zip(_FILES, [leads[~to_score], unlabelled]):
+            table.to_csv(new / name, index=False, lineterminator="\n")
 
 # %% ../nbs/03_sample.ipynb #d729b130
 def is_sample(folder: Path) -> bool:
@@ -151,14 +189,15 @@ def is_sample(folder: Path) -> bool:
     folder : Path
         Of `leadscoring.csv` and `leadscoring_inference.csv`; a folder without them is no sample.
     """
-    paths = [Path(folder) / name for name in ("leadscoring.csv", "leadscoring_inference.csv")]
+    paths = [Path(folder) / name for name in _FILES]
     contents = [path.read_bytes() if path.is_file() else b"" for path in paths]
-    n_labelled, n_unlabelled = (content.count(b"\n") - 1 for content in contents)
-    if min(n_labelled, n_unlabelled) < 1:
+    sizes = [content.count(b"\n") - 1 for content in contents]
+    if min(sizes) < 1:
         return False
     with temporary_folder() as temporary:
-        write_sample(temporary / "data", n_labelled, n_unlabelled)
-        return contents == [(temporary / "data" / path.name).read_bytes() for path in paths]
+        made = temporary / "data"
+        write_sample(made, *sizes)
+        return contents == [(made / name).read_bytes() for name in _FILES]
 
 # %% ../nbs/03_sample.ipynb #e551e211
 MIN_CELL = 10  # leads that a number stands for at least
@@ -168,56 +207,75 @@ _SHRINK = 20  # leads of the coarser cell's rate that a cell's own rate is mixed
 
 def _mask_rare(cells: pd.Series) -> pd.Series:
     "Levels of fewer than MIN_CELL leads become `rare`."
-    return cells.mask(cells.map(cells.value_counts()) < MIN_CELL, "rare")
+    sizes = cells.map(cells.value_counts())
+    return cells.mask(sizes < MIN_CELL, "rare")
 
 
 def _count_levels(cells: pd.Series) -> dict[str, int]:
     "Count levels; missing ones count as `missing`."
-    return _mask_rare(cells).fillna("missing").value_counts().sort_index().to_dict()
+    levels = _mask_rare(cells).fillna("missing")
+    return levels.value_counts().sort_index().to_dict()
 
 
 def _measure_cells(leads: pd.DataFrame) -> tuple[list[dict], dict]:
     "Count cells from fine to coarse; leads of a small cell wait for the next coarser one."
-    counts = leads[COUNTS].clip(upper=10).replace(9, 8).map("{:.0f}".format)  # eight courses and more are pooled
-    keys = pd.concat([counts, leads[CATEGORIES].apply(_mask_rare)], axis=1)
+    counts = leads[COUNTS].clip(upper=10).replace(9, 8)  # eight courses and more are pooled
+    texts = counts.map("{:.0f}".format)
+    keys = texts.join(leads[CATEGORIES].apply(_mask_rare))
     names = [pd.Series("", keys.index)]
     for column in _ORDER:
-        names.append(names[-1] + "|" + keys[column])
-    cells, depths = [], pd.Series(np.nan, keys.index)
+        finer = names[-1] + "|" + keys[column]
+        names.append(finer)
+    cells = []
+    depths = pd.Series(np.nan, keys.index)
     for depth in (5, 4, 3, 2, 0):
-        wider = leads[LABEL].groupby(names[max(depth - 1, 0)]).transform("mean")
-        waiting = pd.DataFrame({"name": names[depth], "label": leads[LABEL], "wider": wider})[depths.isna()]
-        large = waiting.groupby("name").filter(lambda cell: len(cell) >= MIN_CELL)
+        coarser = names[max(depth - 1, 0)]
+        rows = pd.DataFrame({"name": names[depth], "label": leads[LABEL]})
+        rows["wider"] = leads[LABEL].groupby(coarser).transform("mean")
+        waiting = rows[depths.isna()].groupby("name")
+        large = waiting.filter(lambda cell: len(cell) >= MIN_CELL)
         depths[large.index] = depth
         table = large.groupby("name").agg(leads=("label", "size"), sum=("label", "sum"), wider=("wider", "first"))
-        table["completion"] = (table["sum"] + _SHRINK * table["wider"]) / (table["leads"] + _SHRINK)
+        completed = table["sum"] + _SHRINK * table["wider"]
+        table["completion"] = completed / (table["leads"] + _SHRINK)
         for name, cell in table[["leads", "completion"]].to_dict("index").items():
-            cells.append({**dict(zip(_ORDER[:depth], name.split("|")[1:])), **cell})
-    loose = {column: _count_levels(keys.loc[depths <= _ORDER.index(column), column]) for column in CATEGORIES}
+            levels = name.split("|")[1:]
+            known = dict(zip(_ORDER[:depth], levels))
+            cells.append(known | cell)
+    loose = {}
+    for column in CATEGORIES:
+        is_open = depths <= _ORDER.index(column)
+        loose[column] = _count_levels(keys[column][is_open])
     return cells, loose
 
 # %% ../nbs/03_sample.ipynb #d4ce4650
 def measure_facts(leads: pd.DataFrame, unlabelled: pd.DataFrame, tiers: pd.Series) -> dict:
     "Add typed leads up to what `make_leads` needs: counts, shares and rates; `tiers` is city -> tier."
     every = pd.concat([leads, unlabelled])
-    cells, loose = _measure_cells(leads)
-    months = pd.crosstab(every["first_platform_c"], every[DATE].dt.strftime("%Y-%m"))
-    platform = months.index.where(months.ge(MIN_CELL).all(axis=1), "rest")
-    cities = _count_levels(every[CITY])
-    rare_levels = {column: int(every[column].value_counts().lt(MIN_CELL).sum()) for column in [*CATEGORIES, CITY]}
-    tier = leads[CITY].map(tiers).fillna(3).astype(int).astype(str)
-    tier_of_city = tiers[tiers.index.isin(list(cities))].astype(int).astype(str)
-    clicks = every[CLICKS].gt(0).sum(axis=1)
-    return {
-        "leads": len(leads),
-        "completion": leads[LABEL].mean(),
-        "completion_by_month": leads.groupby(leads[DATE].dt.strftime("%Y-%m"))[LABEL].mean().to_dict(),
-        "completion_by_tier": leads.groupby(tier)[LABEL].mean().to_dict(),
-        "months_by_platform": months.groupby(platform).sum().to_dict("index"),
-        "hours": every[DATE].dt.hour.value_counts(sort=False).sort_index().tolist(),
-        "cells": cells, "loose": loose, "cities": cities,
-        "tier_of_city": tier_of_city.to_dict(), "rare_levels": rare_levels,
-        "leads_with_clicks": int(clicks.gt(0).sum()),
-        "click_columns_a_lead": clicks[clicks > 0].mean(),
-        "duplicates": round(leads.drop(columns="lead_id").duplicated().mean(), 4),
-    }  # fmt: skip
+    label = leads[LABEL]
+    facts = {"leads": len(leads), "completion": label.mean()}
+    month = leads[DATE].dt.strftime("%Y-%m")
+    facts["completion_by_month"] = label.groupby(month).mean().to_dict()
+    tier = leads[CITY].map(tiers).fillna(3)
+    tier = tier.astype(int).astype(str)
+    facts["completion_by_tier"] = label.groupby(tier).mean().to_dict()
+    dates = every[DATE].dt
+    months = pd.crosstab(every["first_platform_c"], dates.strftime("%Y-%m"))
+    is_large = months.ge(MIN_CELL).all(axis=1)
+    platform = months.index.where(is_large, "rest")
+    facts["months_by_platform"] = months.groupby(platform).sum().to_dict("index")
+    facts["hours"] = dates.hour.value_counts().sort_index().tolist()
+    facts["cells"], facts["loose"] = _measure_cells(leads)
+    facts["cities"] = _count_levels(every[CITY])
+    tier_of_city = tiers[tiers.index.isin(facts["cities"])]
+    facts["tier_of_city"] = tier_of_city.astype(int).astype(str).to_dict()
+    facts["rare_levels"] = {}
+    for column in [*CATEGORIES, CITY]:
+        is_rare = every[column].value_counts() < MIN_CELL
+        facts["rare_levels"][column] = int(is_rare.sum())
+    n_clicked = every[CLICKS].gt(0).sum(axis=1)
+    clicked = n_clicked[n_clicked > 0]
+    facts["leads_with_clicks"] = len(clicked)
+    facts["click_columns_a_lead"] = clicked.mean()
+    repeated = leads.drop(columns="lead_id").duplicated()
+    return facts | {"duplicates": round(repeated.mean(), 4)}
