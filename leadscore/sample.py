@@ -230,7 +230,8 @@ def _measure_cells(leads: pd.DataFrame) -> tuple[list[dict], dict]:
     depths = pd.Series(np.nan, keys.index)
     for depth in (5, 4, 3, 2, 0):
         coarser = names[max(depth - 1, 0)]
-        rows = pd.DataFrame({"name": names[depth], "label": leads[LABEL]})
+        rows = pd.DataFrame({"name": names[depth]})
+        rows["label"] = leads[LABEL]
         rows["wider"] = leads[LABEL].groupby(coarser).transform("mean")
         waiting = rows[depths.isna()].groupby("name")
         large = waiting.filter(lambda cell: len(cell) >= MIN_CELL)
