@@ -34,21 +34,33 @@ def grade(probability: pd.Series, cuts: list[float]) -> pd.Series:
 # %% ../nbs/12_bundle.ipynb #d0ee28d4
 def _state(**types: object) -> type[State]:
     "What a file must hold, with the type of each key."
-    return create_model("State", __base__=State, **{name: (kind, ...) for name, kind in types.items()})
+    fields = {name: (kind, ...) for name, kind in types.items()}
+    return create_model("State", __base__=State, **fields)
 
 
+_Counts = dict[str, tuple[int, int]]
+_Weights = dict[str, float] | dict[str, list[float]]
 _Encoder = _state(
     features=list[str], levels=dict[str, list[str]], cities=dict[str, tuple[float, int]], mean=Share, origin=str
 )
-_History = _state(levels=dict[str, dict[str, tuple[int, int]]], kinds=dict[str, tuple[int, int]])
+_History = _state(levels=dict[str, _Counts], kinds=_Counts)
 _Calibration = _state(slope=float, intercept=float)
 _Rules = _state(id_column=Optional[str], infer=Infer)
-_Spec = dict[str, str | bool | float | list[str] | dict[str, int | float]]
-_Meta = _state(
-    schema_version=int, spec=_Spec, columns=list[str], threshold=Share, leads=int, completed=int, data_sha256=str,
-    first_created=str, last_created=str, share_others=dict[str, Share], share_predicted_1=Share,
-)  # fmt: skip
-_Effect = _state(columns=list[str], drift=bool, weights=dict[str, float] | dict[str, list[float]], mean=float)
+_Effect = _state(columns=list[str], drift=bool, weights=_Weights, mean=float)
+
+
+class _Meta(State):
+    schema_version: int
+    spec: dict[str, str | bool | float | list[str] | dict[str, int | float]]
+    columns: list[str]
+    threshold: Share
+    leads: int
+    completed: int
+    data_sha256: str
+    first_created: str
+    last_created: str
+    share_others: dict[str, Share]
+    share_predicted_1: Share
 
 
 class _Linear(State):
@@ -62,9 +74,10 @@ class _Linear(State):
     def _is_whole(self) -> "_Linear":
         if self.weight and None in (self.intercept, self.origin, self.knots, self.effects):
             raise ValueError("a weight, but not all of its parts")
+        stretches = len(self.knots or []) - 1
         for effect in self.effects or []:
             lengths = {len(weight) if isinstance(weight, list) else None for weight in effect.weights.values()}
-            if lengths - {len(self.knots or []) - 1 if effect.drift else None}:
+            if lengths - {stretches if effect.drift else None}:
                 raise ValueError("a drift has a weight for each stretch, another effect has one")
         return self
 
@@ -98,17 +111,19 @@ def _seal(folder: Path, rules: Optional[Infer], id_column: Optional[str]) -> Non
 
 def _check_sums(folder: Path) -> None:
     "Stop unless the files are there, and are those that `SHA256SUMS` was made of."
-    names, meta = _list_files(folder), folder / "meta.json"
+    meta = folder / "meta.json"
     version = re.search(r'"schema_version": *([0-9]+)', _read_text(meta))
     if version and int(version[1]) != SCHEMA_VERSION:
         raise SchemaError(f"{meta}: schema version {version[1]}, this code reads {SCHEMA_VERSION}; train anew")
+    names = _list_files(folder)
     missing = [name for name in (*names, SUMS) if not (folder / name).is_file()]
     if missing:
         raise SchemaError(f"{folder}: model bundle without {missing[0]}; train anew, or name the folder of a model")
-    kept, now = _read_text(folder / SUMS), _sum(folder)
+    kept = _read_text(folder / SUMS)
+    now = _sum(folder)
     if kept != now:
-        lines = kept.splitlines()
-        changed = [name for name, line in zip(names, now.splitlines()) if line not in lines] or [SUMS]
+        lines, needed = kept.splitlines(), now.splitlines()
+        changed = [name for name, line in zip(names, needed) if line not in lines] or [SUMS]
         raise SchemaError(f"{folder}/{changed[0]}: not the file that the model was written with; train anew")
 
 # %% ../nbs/12_bundle.ipynb #1aea32ee
@@ -118,13 +133,10 @@ class Bundle:
 
     Attributes
     ----------
-    blend : Blend
-    history : dict
-        As from `count_history`.
-    calibration : dict
-        `slope` and `intercept`.
-    meta : dict
-        Specification, columns, decision threshold, training period and shares, data hash, schema version.
+    blend, history : Blend, dict
+        The model; leads and completions by level, as from `count_history`.
+    calibration, meta : dict
+        `slope` and `intercept`; specification, columns, threshold, training period and shares, data hash, version.
     rules, id_column : Infer or None, str or None
         What makes a list of the scores; column that numbers the leads. A fit has no rules yet.
     """
@@ -187,7 +199,8 @@ def _load_blend(folder: Path, features: list[str]) -> Blend:
     text = _read_text(folder / "model.txt")
     if "\nend of trees\n" not in text:
         raise SchemaError(f"{folder}/model.txt: cut off; train anew")
-    booster, encoder, linear = lightgbm.Booster(model_str=text), Encoder([]), LinearPart()
+    booster = lightgbm.Booster(model_str=text)
+    encoder, linear = Encoder([]), LinearPart()
     vars(encoder).update(_Encoder.read(folder / "encoder.json"))
     if not booster.feature_name() == encoder.features == features:
         raise SchemaError(f"{folder}/meta.json: other features than model.txt has; train anew")
@@ -202,9 +215,8 @@ def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> 
 
     Parameters
     ----------
-    leads : DataFrame
-        Cleaned leads with label and raw levels.
-    training : Training
+    leads, training : DataFrame, Training
+        Cleaned leads with label and raw levels; what they are fitted to.
     data_hash : str
         Of the file that the leads were read from.
 
@@ -220,12 +232,11 @@ def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> 
     oof = cross_fit(leads, training)
     others = {column: float((leads[column] == "others").mean()) for column in CATEGORIES}
     is_predicted = oof["probability"] >= training.threshold
-    dates, label = leads[DATE], leads[LABEL]
+    first, last = map(str, leads[DATE].agg(["min", "max"]))
     meta = {
         "schema_version": SCHEMA_VERSION, "spec": training.spec.model_dump(), "data_sha256": data_hash,
         "columns": [*leads.columns.drop(LABEL)], "threshold": training.threshold,
-        "leads": len(leads), "completed": int(label.sum()),
-        "first_created": str(dates.min()), "last_created": str(dates.max()),
+        "leads": len(leads), "completed": int(leads[LABEL].sum()), "first_created": first, "last_created": last,
         "share_others": others, "share_predicted_1": float(is_predicted.mean()),
     }  # fmt: skip
     calibration = fit_calibration(oof["logit"].to_numpy(), oof[LABEL].to_numpy())

@@ -73,30 +73,36 @@ def make_model_card(root: Path) -> str:
     -----
     The sections are those of Mitchell and others, "Model cards for model reporting" (2019).
     """
-    meta, evaluation = _read(root, "outputs/train/model/meta.json"), _read(root, "metrics/evaluate.json")
-    groups, promises = _join_recipe(_read(root, "metrics/slices.csv")), _read(root, "metrics/promises.csv")
+    meta = _read(root, "outputs/train/model/meta.json")
+    evaluation = _read(root, "metrics/evaluate.json")
+    groups = _join_recipe(_read(root, "metrics/slices.csv"))
+    promises = _read(root, "metrics/promises.csv")
     weakest = groups.sort_values("auc", kind="stable").head(1)
     least_exact = groups.sort_values("ece", ascending=False, kind="stable").head(1)
-    models = _read(root, "metrics/intervals.csv").set_index("metric").groupby("model", sort=False)
+    extremes = zip(weakest.to_dict("records"), least_exact.to_dict("records"))
+    intervals = _read(root, "metrics/intervals.csv").set_index("metric").groupby("model", sort=False)
+    models = {name: rows[["value", "low", "high"]].to_dict("index") for name, rows in intervals}
     grades = promises.groupby("grade", as_index=False)[["leads", "promised", "actual"]].sum()
+    calibration = _read(root, "metrics/train.json")["calibration"]
+    windows = _read(root, "metrics/windows.csv")
+    forward_auc = windows["auc_leadscore"].agg(["min", "max"]).to_dict()
     return _fill(
-        "model_card.md.j2", meta=meta, evaluation=evaluation,
-        calibration=_read(root, "metrics/train.json")["calibration"],
-        models={name: rows[["value", "low", "high"]].to_dict("index") for name, rows in models},
+        "model_card.md.j2", meta=meta, evaluation=evaluation, calibration=calibration, models=models,
         groups=groups.to_dict("records"), grades=grades.to_dict("records"), promises=promises.to_dict("records"),
-        extremes=zip(weakest.to_dict("records"), least_exact.to_dict("records")),
-        forward_auc=_read(root, "metrics/windows.csv")["auc_leadscore"].agg(["min", "max"]).to_dict(),
+        extremes=extremes, forward_auc=forward_auc,
     )  # fmt: skip
 
 
 def _join_recipe(slices: pd.DataFrame) -> pd.DataFrame:
     "Our model's groups, with the recipe's AUC on the same leads beside them."
-    recipe = slices[slices["model"] == "recipe"].set_index(["by", "group"])["auc"]
-    return slices[slices["model"] == "leadscore"].join(recipe.rename("recipe_auc"), on=["by", "group"])
+    group = ["by", "group"]
+    recipe = slices[slices["model"] == "recipe"].set_index(group)
+    ours = slices[slices["model"] == "leadscore"]
+    return ours.join(recipe["auc"].rename("recipe_auc"), on=group)
 
 # %% ../nbs/22_card.ipynb #ca4d0010
 def make_data_card(root: Path) -> str:
     "Describe the leads that the last run read, in Markdown; needs the metrics of the cleaning stage."
-    clean = _read(root, "metrics/clean.json")
+    clean, sample = _read(root, "metrics/clean.json"), is_sample(Path(root) / "data")
     columns = describe_schema().set_index("column").to_dict("index")
-    return _fill("data_card.md.j2", clean=clean, columns=columns, clicks=CLICKS, sample=is_sample(Path(root) / "data"))
+    return _fill("data_card.md.j2", clean=clean, columns=columns, clicks=CLICKS, sample=sample)

@@ -10,6 +10,7 @@ __all__ = ['TRAIN_SIZE', 'STUDIED', 'DEFAULTS', 'ModelSpec', 'write_spec', 'read
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TYPE_CHECKING
 
@@ -97,8 +98,9 @@ _METRICS = ["accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc"]
 
 
 def _pull_table(experiment: "ClassificationExperiment") -> pd.DataFrame:
-    "PyCaret's last table, its columns by our names."
-    return experiment.pull().rename(columns={"Prec.": "precision"}).rename(columns=str.lower)
+    "PyCaret's last table, its columns by our names; of one model, its folds."
+    table = experiment.pull().rename(columns={"Prec.": "precision"})
+    return table.rename(columns=str.lower).drop(index=["Mean", "Std"], errors="ignore")
 
 
 def compare(experiment: "ClassificationExperiment", name: str, candidates: list[str]) -> pd.DataFrame:
@@ -111,7 +113,8 @@ def compare(experiment: "ClassificationExperiment", name: str, candidates: list[
     experiment.compare_models(include=candidates, sort="AUC", errors="raise", verbose=False)
     board = _pull_table(experiment).rename_axis("candidate").reset_index().assign(experiment=name)
     arguments = known.loc[board["candidate"], "Args"]
-    board["params"] = [json.dumps(one, sort_keys=True, default=lambda value: type(value).__name__) for one in arguments]
+    write = partial(json.dumps, sort_keys=True, default=lambda value: type(value).__name__)
+    board["params"] = [write(settings) for settings in arguments]
     return board[["experiment", "candidate", "model", *_METRICS, "params"]]
 
 # %% ../nbs/10_experiment.ipynb #c2fc21b3
@@ -129,7 +132,8 @@ def read_relevance(experiment: "ClassificationExperiment", candidates: list[str]
 def _add_importances(columns: list[str], importances: np.ndarray, features: list[str]) -> pd.Series:
     "Share of all importance by feature, largest first; encoded columns are named `feature` or `feature_level`."
     owners = [_find_feature(column, features) for column in columns]
-    sums = pd.Series(np.abs(importances), owners).groupby(level=0).sum()
+    sizes = pd.Series(np.abs(importances), owners)
+    sums = sizes.groupby(level=0).sum()
     shares = sums.reindex(features, fill_value=0.0) / sums.sum()  # preprocessing may have removed a feature
     return shares.sort_values(ascending=False, kind="stable").rename("relevance")
 
@@ -144,7 +148,8 @@ def keep_tuned(default: pd.DataFrame, tuned: pd.DataFrame, majority: float) -> b
     from scipy.stats import ttest_rel
 
     p = ttest_rel(tuned["auc"], default["auc"], alternative="greater").pvalue  # NaN if both are the same
-    return bool(p < 0.05 and tuned["accuracy"].mean() > majority and tuned["kappa"].mean() > 0)
+    tells_apart = tuned["accuracy"].mean() > majority and tuned["kappa"].mean() > 0
+    return bool(p < 0.05 and tells_apart)
 
 # %% ../nbs/10_experiment.ipynb #13f2df41
 STUDIED = {
@@ -168,22 +173,25 @@ def tune_lightgbm(experiment: "ClassificationExperiment", defaults: dict, trials
         "reg_lambda": FloatDistribution(1e-3, 10, log=True), "colsample_bytree": FloatDistribution(0.5, 1.0),
     }  # fmt: skip
     model = experiment.create_model("lightgbm", verbose=False, **defaults)
-    default_folds = _pull_table(experiment)[_METRICS].drop(index=["Mean", "Std"])
+    default_folds = _pull_table(experiment)[_METRICS]
     model = experiment.tune_model(
         model, custom_grid=space, search_library="optuna", n_iter=trials, optimize="AUC", choose_better=False,
         verbose=False, tuner_verbose=False,
     )  # fmt: skip
-    tuned_folds = _pull_table(experiment)[_METRICS].drop(index=["Mean", "Std"])
+    tuned_folds = _pull_table(experiment)[_METRICS]
     values = model.get_params()
-    tuned = {**defaults, **{name: round(values[name], 6) for name in space}}
+    tuned = defaults | {name: round(values[name], 6) for name in space}
     share = experiment.get_config("y_train").mean()
-    is_better = keep_tuned(default_folds, tuned_folds, max(share, 1 - share))
+    majority = max(share, 1 - share)
+    is_better = keep_tuned(default_folds, tuned_folds, majority)
     params, folds = (tuned, tuned_folds) if is_better else (defaults, default_folds)
-    board = pd.DataFrame({"experiment": "tune", "candidate": ["lightgbm", "lightgbm_tuned"]})
-    board["model"] = ["LightGBM to begin with", "LightGBM, tuned by Optuna"]
-    board = board.join(pd.DataFrame([default_folds.mean(), tuned_folds.mean()]))
+    auc = round(folds["auc"].mean(), 6)
+    board = pd.DataFrame([default_folds.mean(), tuned_folds.mean()])
+    board.insert(0, "experiment", "tune")
+    board.insert(1, "candidate", ["lightgbm", "lightgbm_tuned"])
+    board.insert(2, "model", ["LightGBM to begin with", "LightGBM, tuned by Optuna"])
     board["params"] = [json.dumps(used, sort_keys=True) for used in (defaults, tuned)]
-    return {"lightgbm": params, "tuned": is_better, "cv_auc": round(folds["auc"].mean(), 6)}, board
+    return {"lightgbm": params, "tuned": is_better, "cv_auc": auc}, board
 
 # %% ../nbs/10_experiment.ipynb #af4e7d96
 _FIRST = {
@@ -222,7 +230,8 @@ def run_experiment(leads: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Se
 def _set_up_rich(leads: pd.DataFrame, plan: Plan) -> "ClassificationExperiment":
     "The rich set as PyCaret takes it: every level as text, the city too, and days."
     levels = {raw: leads[raw].fillna("none") for raw in RAW.values()}
-    days = count_days(leads[DATE], str(leads[DATE].min()))
+    first = str(leads[DATE].min())
+    days = count_days(leads[DATE], first)
     frame = pd.DataFrame({**levels, **leads[COUNTS], DATE: days, LABEL: leads[LABEL]})
     return set_up(frame, list(frame.columns.drop(LABEL)), plan, max_encoding_ohe=50)  # beyond 50: rates
 
@@ -232,4 +241,5 @@ def _set_up_trees(leads: pd.DataFrame, plan: Plan) -> "ClassificationExperiment"
     codes = Encoder(RICH).fit_transform(leads, plan.seed)
     categorical = [name for name in RICH if name in CATEGORICAL]
     frame = pd.DataFrame(codes, leads.index, RICH).astype(dict.fromkeys(categorical, "category"))
-    return set_up(frame.assign(**{LABEL: leads[LABEL]}), RICH, plan, preprocess=False)
+    frame[LABEL] = leads[LABEL]
+    return set_up(frame, RICH, plan, preprocess=False)

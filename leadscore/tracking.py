@@ -141,10 +141,8 @@ def connect(params: Optional[Params] = None) -> tuple["MlflowClient", str]:
 
     Returns
     -------
-    client : MlflowClient
-        Of the store.
-    experiment_id : str
-        Of the experiment that `params.yaml` names.
+    client, experiment_id : MlflowClient, str
+        Of the store; of the experiment that `params.yaml` names.
     """
     params = params or load_params(find_root() / "params.yaml")
     client, name = open_store(params), params.mlflow.experiment
@@ -198,22 +196,21 @@ def flatten(metrics: dict) -> dict[str, float]:
 
 # %% ../nbs/18_tracking.ipynb #c5a09b0c
 def _read_yaml(path: Path) -> dict:
+    "A file of DVC's; empty if it is not there."
     import yaml  # comes with MLflow
 
-    return yaml.safe_load(path.read_text())
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
 
 
 def read_lock(root: Path) -> dict[str, dict]:
     "Stages as `dvc.lock` has them."
-    lock = root / "dvc.lock"
-    return _read_yaml(lock)["stages"] if lock.is_file() else {}
+    return _read_yaml(root / "dvc.lock").get("stages", {})
 
 # %% ../nbs/18_tracking.ipynb #c5a09b0f
 def tag_data(root: Path) -> dict[str, str]:
     "Tag that says which leads lie in `data/`, where DVC knows."
-    if not (root / "data.dvc").is_file():
-        return {}
-    return {"data_md5": _read_yaml(root / "data.dvc")["outs"][0]["md5"]}
+    outs = _read_yaml(root / "data.dvc").get("outs")
+    return {"data_md5": outs[0]["md5"]} if outs else {}
 
 # %% ../nbs/18_tracking.ipynb #e7c6c5b9
 _ORIGIN = ("mlflow.source.git.commit", "dirty", "data_md5")
@@ -236,9 +233,9 @@ def _log_charts(report: Path) -> None:
     cells = json.loads(report.read_text()).get("cells", [])
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
     pictures = [data["image/png"] for data in outputs if "image/png" in data]
-    with temporary_folder() as temporary:
+    with temporary_folder() as folder:
         for number, picture in enumerate(pictures, 1):
-            path = temporary / f"{report.stem}_{number}.png"
+            path = folder / f"{report.stem}_{number}.png"
             path.write_bytes(base64.b64decode(picture))
             import_mlflow().log_artifact(str(path), "charts")
 
@@ -267,8 +264,7 @@ def _log_stage(stage: str, root: Path) -> None:
     report, metrics = root / "reports" / f"{notebook_name(stage)}.ipynb", root / "metrics" / f"{stage}.json"
     if metrics.is_file():
         values = flatten(json.loads(metrics.read_text()))
-        sections = {name.replace(".", "/", 1): value for name, value in values.items()}  # of charts on its page
-        mlflow.log_metrics(sections)
+        mlflow.log_metrics({name.replace(".", "/", 1): value for name, value in values.items()})  # sections of its page
     _log_charts(report)
     for path in [report, *(outs / name for name in _ARTIFACTS.get(stage, []))]:
         mlflow.log_artifact(str(path))
@@ -313,21 +309,18 @@ def mirror(params: Params, root: Path, stages: Sequence[str] = STAGES, just_run:
 
     Parameters
     ----------
-    params : Params
-        Of `params.yaml`.
-    root : Path
-        Of the repo.
+    params, root : Params, Path
+        Of `params.yaml`; of the repo.
     stages : sequence of str
-        Their names.
     just_run : bool
         They ran with `params` and the code and leads at hand; else their parameters are those of `dvc.lock`.
 
     Returns
     -------
     list of str
-        Names of the stages that MLflow had not.
+        Stages that MLflow had not.
     """
-    client, experiment_id = connect(params)
+    mlflow, (client, experiment_id) = import_mlflow(), connect(params)
     origin = _tag_commit(root) | tag_data(root) if just_run else {}
     locked, named, missing = read_lock(root), os.environ.get("DVC_EXP_NAME"), []
     for stage in stages:
@@ -339,9 +332,8 @@ def mirror(params: Params, root: Path, stages: Sequence[str] = STAGES, just_run:
             continue
         run = client.create_run(experiment_id, run_name=f"{stage} ({named})" if named else stage, tags=tags)
         try:
-            with import_mlflow().start_run(run.info.run_id):
-                settings = stage_params(params, stage) if just_run else _list_settings(locked.get(stage, {}))
-                import_mlflow().log_params(settings)
+            with mlflow.start_run(run.info.run_id):
+                mlflow.log_params(stage_params(params, stage) if just_run else _list_settings(locked.get(stage, {})))
                 _log_stage(stage, root)
         except BaseException:
             _delete(client, run)
