@@ -100,20 +100,15 @@ def run_command(action: Callable[[], None]) -> int:
     return 0
 
 # %% ../nbs/00_params.ipynb #d98ab931
-def find_root(start: Optional[Path] = None) -> Path:
-    """Find the repo's root: the nearest folder that holds `params.yaml` and `nbs/pipeline`.
-
-    Parameters
-    ----------
-    start : Path, optional
-        Where to look first, then upwards; by default the current folder.
+def find_root() -> Path:
+    """Find the repo's root: the current folder, or the nearest above, that holds `params.yaml` and `nbs/pipeline`.
 
     Raises
     ------
     LeadscoreError
-        No folder above holds them.
+        None holds them.
     """
-    start = Path(start or Path.cwd()).resolve()
+    start = Path.cwd().resolve()
     for folder in (start, *start.parents):
         if (folder / "params.yaml").is_file() and (folder / "nbs" / "pipeline").is_dir():
             return folder
@@ -243,11 +238,6 @@ def _describe_fault(fault: dict) -> str:
 
 def load_params(path: Path) -> Params:
     """Read and check `params.yaml`.
-
-    Parameters
-    ----------
-    path : Path
-        The YAML file.
 
     Raises
     ------
