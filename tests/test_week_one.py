@@ -84,6 +84,7 @@ def test_the_leads_number_has_one_source(work, leads):
     assert again.equals(listed)
 
 
+@pytest.mark.slow
 def test_no_new_leads_give_an_empty_list_of_today(work, leads):
     leads.head(0).to_csv(work / "data/leadscoring_inference.csv", index=False)
     assert "0 leads" in run("leadscore", "check", "data/leadscoring_inference.csv", cwd=work).stdout
@@ -108,6 +109,7 @@ def test_a_capacity_is_that_of_the_list(work, leads):
     assert said == f"{work}/scored.csv: 100 leads, 100 scored, 10 to call; capacity 10 (the model's: none)\n"
 
 
+@pytest.mark.slow
 def test_a_label_in_the_leads_to_be_scored_is_set_aside_and_said(work, leads):
     plain, _ = score(work, "data/leadscoring_inference.csv", work / "plain.csv")
     for label in (["0", "1"] * 50, [""] * 100, ["open"] * 100):
@@ -120,6 +122,7 @@ def test_a_label_in_the_leads_to_be_scored_is_set_aside_and_said(work, leads):
     assert pd.read_csv(work / "outputs/infer/scored_leads.csv").equals(plain)
 
 
+@pytest.mark.slow
 def test_the_same_leads_give_the_same_list_from_everywhere(repo, own, tmp_path, leads):
     "The rules travel in the model: pipeline, model folder elsewhere, champion and MLflow's model."
     change(own, infer=RULES)
@@ -177,6 +180,7 @@ def test_the_registered_model_takes_what_score_takes(repo, tmp_path, leads):
     assert texts["score"].tolist() == plain["score"].tolist()
 
 
+@pytest.mark.slow
 def test_the_database_is_checked_against_what_dvc_holds(own, tmp_path):
     "Deleted, of another run, or somewhere else since: the step after DVC fills it, or says why not."
     count = lambda url: len(pd.read_sql("loaded_data", url))  # noqa: E731
@@ -210,6 +214,7 @@ def history(folder, days):
     return folder
 
 
+@pytest.mark.slow
 def test_a_short_history_is_said_before_it_costs_minutes(own, tmp_path):
     days = {30: "2 of 3", 200: "3 of 3"}
     for number, windows in days.items():
@@ -253,6 +258,7 @@ def test_no_date_of_the_real_leads_is_far(work):
 FORMS = ["%Y-%m-%dT%H:%M:%S.000+0000", "%Y-%m-%d %H:%M:%S.0000000", "%m/%d/%Y %H:%M", "%d.%m.%Y"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_dates_as_other_tools_write_them_are_named(work, form):
     labelled = read_raw(work / "data/leadscoring.csv")
