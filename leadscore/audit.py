@@ -33,24 +33,34 @@ def audit_leaks(leads: pd.DataFrame, seed: int) -> pd.DataFrame:
     from sklearn.tree import DecisionTreeClassifier
 
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
-    tree = DecisionTreeClassifier(min_samples_leaf=max(5, len(leads) // 100), random_state=seed)
-    rates = make_pipeline(TargetEncoder(target_type="binary", cv=3, random_state=seed), tree)
-    tries = {name: (tree, np.asarray(values, float)[:, None]) for name, values in _list_numbers(leads).items()}
-    tries |= {name: (rates, leads[[RAW[name]]].fillna("").to_numpy(object)) for name in [CITY, *CATEGORIES]}
+    fewest = max(5, len(leads) // 100)
+    tree = DecisionTreeClassifier(min_samples_leaf=fewest, random_state=seed)
+    encoder = TargetEncoder(target_type="binary", cv=3, random_state=seed)
+    tries = [(tree, _list_numbers(leads))]
+    levels = pd.DataFrame(index=leads.index)
+    for name in [CITY, *CATEGORIES]:
+        levels[name] = leads[RAW[name]].fillna("")
+    tries.append((make_pipeline(encoder, tree), levels))
     rows = []
-    for name, (model, values) in tries.items():
-        probability = cross_val_predict(model, values, leads[LABEL], cv=folds, method="predict_proba")[:, 1]
-        rows.append((name, _KNOWN[name], roc_auc_score(leads[LABEL], probability)))
+    for model, columns in tries:
+        for name in columns:
+            values = columns[[name]].to_numpy()
+            probability = cross_val_predict(model, values, leads[LABEL], cv=folds, method="predict_proba")
+            auc = roc_auc_score(leads[LABEL], probability[:, 1])
+            rows.append((name, _KNOWN[name], auc))
     table = pd.DataFrame(rows, columns=["column", "known", "auc"])
     return table.sort_values("auc", ascending=False, kind="stable", ignore_index=True)
 
 
-def _list_numbers(leads: pd.DataFrame) -> dict[str, np.ndarray]:
+def _list_numbers(leads: pd.DataFrame) -> pd.DataFrame:
     "All columns that a tree can split as they are; a lead's number that is text gets its place in the alphabet."
-    number = leads[ID] if pd.api.types.is_numeric_dtype(leads[ID]) else pd.factorize(leads[ID], sort=True)[0]
-    days = count_days(leads[DATE], str(leads[DATE].min()))
-    given = {"order in the file": np.arange(len(leads)), ID: number, DATE: days}
-    return given | {name: leads[name] for name in [*COUNTS, *INTERACTIONS]}
+    numbers = pd.DataFrame({"order in the file": np.arange(len(leads))}, leads.index)
+    numbers[ID] = leads[ID]
+    if not pd.api.types.is_numeric_dtype(leads[ID]):
+        numbers[ID], _ = pd.factorize(leads[ID], sort=True)
+    origin = str(leads[DATE].min())
+    numbers[DATE] = count_days(leads[DATE], origin)
+    return numbers.join(leads[[*COUNTS, *INTERACTIONS]]).astype(float)
 
 # %% ../nbs/14_audit.ipynb #a53a6e9a
 def check_leaks(audit: pd.DataFrame, oof: pd.DataFrame, max_auc: float) -> float:
@@ -76,16 +86,20 @@ def check_leaks(audit: pd.DataFrame, oof: pd.DataFrame, max_auc: float) -> float
 def predict_recipe(train: pd.DataFrame, test: pd.DataFrame, training: Training) -> np.ndarray:
     "Probabilities of `test` from the recipe of Lead_Scoring_Case_Study's training pipeline, fitted on `train`."
     fitted = training.cleaner.refit(train)
-    rows = encode_one_hot(fitted.remap(train), fitted.levels)
-    booster = _lightgbm_as_it_comes(training).fit(rows.to_numpy(), train[LABEL])
-    return booster.predict_proba(encode_one_hot(fitted.remap(test), fitted.levels).to_numpy())[:, 1]
+
+    def encode(leads: pd.DataFrame) -> np.ndarray:
+        return encode_one_hot(fitted.remap(leads), fitted.levels).to_numpy()
+
+    return _predict_as_it_comes(encode(train), train[LABEL], encode(test), training)
 
 
-def _lightgbm_as_it_comes(training: Training):
+def _predict_as_it_comes(rows: np.ndarray, label: pd.Series, test: np.ndarray, training: Training) -> np.ndarray:
+    "Probabilities of LightGBM with its own parameters."
     from lightgbm import LGBMClassifier
 
     fixed = {"deterministic": True, "force_row_wise": True, "verbose": -1}
-    return LGBMClassifier(random_state=training.seed, n_jobs=training.threads, **fixed)
+    booster = LGBMClassifier(random_state=training.seed, n_jobs=training.threads, **fixed)
+    return booster.fit(rows, label).predict_proba(test)[:, 1]
 
 # %% ../nbs/14_audit.ipynb #bf61387e
 def predict_plain(train: pd.DataFrame, test: pd.DataFrame, training: Training) -> np.ndarray:
@@ -97,14 +111,14 @@ def predict_plain(train: pd.DataFrame, test: pd.DataFrame, training: Training) -
         codes = {name: pd.Categorical(leads[name], categories=known) for name, known in levels.items()}
         return leads[COUNTS].assign(**codes)
 
-    booster = _lightgbm_as_it_comes(training).fit(encode(train), train[LABEL])
-    return booster.predict_proba(encode(test))[:, 1]
+    return _predict_as_it_comes(encode(train), train[LABEL], encode(test), training)
 
 # %% ../nbs/14_audit.ipynb #ea13994e
 def predict_rates(train: pd.DataFrame, test: pd.DataFrame, training: Training) -> np.ndarray:
     "Completion rate of the lead's platform, medium and source in training, one average lead added."
     mean = train[LABEL].mean()
-    kinds = train[LABEL].groupby(name_kind(train)).agg(["sum", "size"])
+    by_kind = train[LABEL].groupby(name_kind(train))
+    kinds = by_kind.agg(["sum", "size"])
     rate = (kinds["sum"] + mean) / (kinds["size"] + 1)
     return name_kind(test).map(rate).fillna(mean).to_numpy()
 
@@ -141,13 +155,17 @@ def backtest(leads: pd.DataFrame, training: Training, days: int, windows: int) -
         train, test = split_by_time(leads, days, back)
         blend = Blend.fit(train, training)
         logit = blend.predict(blend.cleaner.remap(test), training.threads)
-        table = test[[ID, DATE, LABEL]].assign(window=str(test[DATE].min().date()))
+        first = test[DATE].min().date()
+        table = test[[ID, DATE, LABEL]].assign(window=str(first))
         table["leadscore"] = calibrate(logit, {"slope": 1.0, "intercept": 0.0})
-        return table.assign(**{name: baseline(train, test, training) for name, baseline in BASELINES.items()})
+        for name, baseline in BASELINES.items():
+            table[name] = baseline(train, test, training)
+        return table
 
     tasks = [delayed(predict)(back) for back in list_windows(leads, days, windows)]
     predicted = Parallel(n_jobs=-1, prefer="threads")(tasks)
-    return pd.concat(predicted, ignore_index=True).round(dict.fromkeys(["leadscore", *BASELINES], 9))
+    digits = dict.fromkeys(["leadscore", *BASELINES], 9)
+    return pd.concat(predicted, ignore_index=True).round(digits)
 
 # %% ../nbs/14_audit.ipynb #0fc4bf99
 def cross_fit_baselines(leads: pd.DataFrame, oof: pd.DataFrame, training: Training) -> pd.DataFrame:
@@ -160,8 +178,10 @@ def cross_fit_baselines(leads: pd.DataFrame, oof: pd.DataFrame, training: Traini
     leads = leads.reset_index(drop=True)
     result = oof.rename(columns={"probability": "leadscore"}).drop(columns="logit")
     result = result.assign(**dict.fromkeys(BASELINES, 0.0))
-    tasks = [(name, (oof["fold"] == fold).to_numpy()) for fold in oof["fold"].unique() for name in BASELINES]
-    predictions = Parallel(n_jobs=-1, prefer="threads")(delayed(predict)(*task) for task in tasks)
+    tests = [(oof["fold"] == fold).to_numpy() for fold in oof["fold"].unique()]
+    tasks = [(name, test) for test in tests for name in BASELINES]
+    calls = [delayed(predict)(*task) for task in tasks]
+    predictions = Parallel(n_jobs=-1, prefer="threads")(calls)
     for (name, test), probability in zip(tasks, predictions):
         result.loc[test, name] = probability
     return result

@@ -23,17 +23,18 @@ from .schema import CATEGORIES, CITY, DATE, ID, LIST, REASONS, check_columns
 # %% ../nbs/15_score.ipynb #63e2af83
 def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
     "Check that cleaned leads have exactly the columns that the model was trained with; `fault` may be there."
-    columns = [column for column in leads if column != "fault"]
-    check_columns(columns, bundle.meta["columns"], "leads to be scored")
+    columns = leads.columns.drop("fault", errors="ignore")
+    check_columns(list(columns), bundle.meta["columns"], "leads to be scored")
 
 # %% ../nbs/15_score.ipynb #3ac2c791
 def count_unseen(leads: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     "Leads with an unseen level and with `others`, one row a column."
     counts = {}
     for column in CATEGORIES:
-        levels = leads[RAW[column]]
-        is_unseen = levels.notna() & ~levels.isin(bundle.cleaner.seen[column])
-        counts[column] = {"unseen": is_unseen.sum(), "others": (leads[column] == "others").sum()}
+        levels = leads[RAW[column]].dropna()
+        is_seen = levels.isin(bundle.cleaner.seen[column])
+        is_other = leads[column] == "others"
+        counts[column] = {"unseen": (~is_seen).sum(), "others": is_other.sum()}
     return pd.DataFrame(counts).T
 
 # %% ../nbs/15_score.ipynb #67a82849
@@ -64,11 +65,13 @@ def judge_unseen(counts: pd.DataFrame, n_leads: int, bundle: Bundle, max_unseen:
     SchemaError
         A share is beyond the limit: the levels were probably named anew.
     """
-    shares, faults = (counts / max(n_leads, 1)).to_dict("index"), []
+    shares = (counts / max(n_leads, 1)).to_dict("index")
+    faults = []
     for column, share in shares.items():
         share["others_training"] = bundle.meta["share_others"][column]
+        more_unseen = _lower_bound(share["unseen"], n_leads)
         more_others = _lower_bound(share["others"], n_leads) - share["others_training"]
-        if max(_lower_bound(share["unseen"], n_leads), more_others) > max_unseen:
+        if max(more_unseen, more_others) > max_unseen:
             now = f"{share['unseen']:.1%} unseen levels and {share['others']:.1%} others"
             faults.append(f"{column} has {now} (training: 0.0% and {share['others_training']:.1%})")
     if faults:
@@ -90,8 +93,8 @@ _WORDS = {
     "first_utm_source_c": "source {}",
     "total_leads_droppped": "{} courses checked",
     "referred_lead": "referred {} times",
-    **{name: f"{name.removesuffix('_interaction')} clicks: {{}}" for name in INTERACTIONS},
 }
+_WORDS |= {name: name.removesuffix("_interaction") + " clicks: {}" for name in INTERACTIONS}
 _SAID = {
     ("referred_lead", "1"): "referred by another person",
     ("referred_lead", "0"): "not referred",
@@ -106,46 +109,55 @@ def _put_into_words(level: str, column: str, seen: dict[str, list[int]]) -> str:
         level = max(seen)
         name = f"{name}, taken like {level}"
     n, completed = seen.get(level, (0, 0))
-    return f"{name}: {completed / n:.0%} of {n:,} leads completed" if n else f"{name}: not seen in training"
+    if not n:
+        return f"{name}: not seen in training"
+    return f"{name}: {completed / n:.0%} of {n:,} leads completed"
 
 
 def _write_texts(leads: pd.DataFrame, columns: pd.Index, bundle: Bundle) -> np.ndarray:
     "What is said of each lead's cell in each column."
-    levels, texts = name_levels(leads), []
+    levels = name_levels(leads).fillna("none")
+    texts = []
     for column in columns:
-        cells, seen = levels[column].fillna("none"), bundle.history["levels"].get(column, {})
+        cells = levels[column]
+        seen = bundle.history["levels"].get(column, {})
         said = {level: _put_into_words(level, column, seen) for level in cells.unique()}
-        texts.append(cells.map(said).to_numpy(object))
+        texts.append(cells.map(said))
     return np.column_stack(texts)
 
 
 def explain_leads(leads: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     "Text, columns `REASONS`: what moved each score; None where nothing (more) moved it that way."
     contributions, _ = bundle.explain(leads)
-    values, texts = contributions.to_numpy(), _write_texts(leads, contributions.columns, bundle)
+    values = contributions.to_numpy()
     order = np.argsort(-values, axis=1, kind="stable")
-    reasons = dict.fromkeys(REASONS, np.full(len(leads), None))
+    texts = _write_texts(leads, contributions.columns, bundle)
+    rows = np.arange(len(leads))
+    reasons = pd.DataFrame(None, leads.index, REASONS, object)
     for name in REASONS:
-        is_up, nth = "up" in name, int(name[-1]) - 1
-        if nth < values.shape[1]:
-            chosen = order[:, nth if is_up else -1 - nth][:, None]
-            value = np.take_along_axis(values, chosen, axis=1)[:, 0]
-            text = np.take_along_axis(texts, chosen, axis=1)[:, 0]
-            reasons[name] = np.where(value > 0.005 if is_up else value < -0.005, text, None)
-    return pd.DataFrame(reasons, leads.index)
+        is_up = "up" in name
+        nth = int(name[-1])
+        if nth <= values.shape[1]:
+            chosen = order[:, nth - 1 if is_up else -nth]
+            value = values[rows, chosen]
+            is_strong = value > 0.005 if is_up else value < -0.005
+            text = texts[rows, chosen]
+            reasons[name] = np.where(is_strong, text, None)
+    return reasons
 
 # %% ../nbs/15_score.ipynb #d14916e4
 def mark_unsure(leads: pd.DataFrame, bundle: Bundle, min_seen: int) -> pd.Series:
     "Why a score is unsure, or missing, of leads with `fault`; None where training saw `min_seen` leads of the kind."
-    codes, kinds = join_levels([encode_levels(leads[RAW[column]], "none") for column in CATEGORIES])
-    reasons = []
-    for kind in kinds:
+    columns = [encode_levels(leads[RAW[column]], "none") for column in CATEGORIES]
+    codes, kinds = join_levels(columns)
+    reasons = np.full(len(kinds), None)
+    for place, kind in enumerate(kinds):
         n, _ = bundle.history["kinds"].get(kind, (0, 0))
-        reason = f"platform, medium and source seen together in {n} training leads"
-        reasons.append(reason if n < min_seen else None)
-    unsure = pd.Series(np.array(reasons, object)[codes], leads.index)
+        if n < min_seen:
+            reasons[place] = f"platform, medium and source seen together in {n} training leads"
+    unsure = pd.Series(reasons[codes], leads.index)
     is_bad = leads["fault"].notna()
-    unsure[is_bad] = "no score: " + leads.loc[is_bad, "fault"].astype(str)
+    unsure[is_bad] = "no score: " + leads["fault"][is_bad].astype(str)
     return unsure
 
 # %% ../nbs/15_score.ipynb #d6b9190e
@@ -153,14 +165,17 @@ def score_each(leads: pd.DataFrame, bundle: Bundle, rules: Infer, reasons: bool)
     "What needs no other lead: number, probability, `unsure`, and `REASONS` if they are wanted."
     check_input_features(leads, bundle)
     if leads.empty:  # which LightGBM refuses
-        names = ["unsure", *REASONS] if reasons else ["unsure"]
-        texts = dict.fromkeys(names, pd.Series(dtype=object))
-        return pd.DataFrame({ID: leads[ID], "probability": pd.Series(dtype=float), **texts})
+        texts = dict.fromkeys(REASONS) if reasons else {}
+        return leads[[ID]].assign(probability=0.0, unsure=None, **texts)
     is_good = leads["fault"].isna()
-    probability = pd.Series(bundle.predict(leads).round(9), leads.index)  # the last bits are the processor's
-    unsure = mark_unsure(leads, bundle, rules.min_seen)
-    scores = pd.DataFrame({ID: leads[ID], "probability": probability.where(is_good), "unsure": unsure})
-    return scores.join(explain_leads(leads, bundle).where(is_good, None)) if reasons else scores
+    scores = leads[[ID]].copy()
+    probability = bundle.predict(leads).round(9)  # the last bits are the processor's
+    scores["probability"] = np.where(is_good, probability, np.nan)
+    scores["unsure"] = mark_unsure(leads, bundle, rules.min_seen)
+    if reasons:
+        texts = explain_leads(leads, bundle)
+        scores = scores.join(texts.where(is_good, None))
+    return scores
 
 # %% ../nbs/15_score.ipynb #8b128691
 def rank_probabilities(probability: pd.Series) -> pd.Series:
@@ -177,12 +192,16 @@ def count_calls(probability: pd.Series, rules: Infer) -> int:
 # %% ../nbs/15_score.ipynb #b237e7be
 def rank_leads(scores: pd.DataFrame, rank: pd.Series, calls: int, rules: Infer) -> pd.DataFrame:
     "The list: what `score_each` gave, with `score`, `grade`, `rank` and `call`."
-    probability, rank = scores["probability"], rank.set_axis(scores.index)
+    probability = scores["probability"]
+    rank = rank.set_axis(scores.index)
+    ranked = scores.assign(probability=probability.round(6), rank=rank)
+    ranked["score"] = (100 * probability).round(1)
+    ranked["grade"] = grade(probability, rules.grades)
     is_called = rank.fillna(calls + 1) <= calls
-    call = pd.Series(np.where(is_called, "yes", "no"), scores.index).where(probability.notna(), None)
-    columns = {"probability": probability.round(6), "score": (100 * probability).round(1)}
-    ranked = scores.assign(**columns, grade=grade(probability, rules.grades), rank=rank, call=call)
-    return ranked[[*LIST, *scores.columns.drop([ID, "probability", "unsure"])]]
+    call = np.where(is_called, "yes", "no")
+    ranked["call"] = np.where(probability.notna(), call, None)
+    texts = scores.columns.drop([ID, "probability", "unsure"])
+    return ranked[[*LIST, *texts]]
 
 # %% ../nbs/15_score.ipynb #397e9a7b
 def choose_rules(bundle: Bundle, given: Optional[Infer]) -> Infer:
@@ -194,15 +213,23 @@ def choose_rules(bundle: Bundle, given: Optional[Infer]) -> Infer:
     return rules
 
 # %% ../nbs/15_score.ipynb #a2c6f980
+def _name_rule(value: object) -> object:
+    "A rule, or `none` where it is empty."
+    return "none" if value in (None, "") else value
+
+
 def name_overrides(bundle: Bundle, rules: Infer, id_column: Optional[str] = None) -> str:
     "Which rules, or what column that numbers the leads, differ from the model's, in words; empty if none does."
     if bundle.rules is None:
         return ""
+    if id_column is None:
+        id_column = bundle.id_column
     kept = {"id_column": bundle.id_column, **bundle.rules.model_dump()}
-    used = {"id_column": bundle.id_column if id_column is None else id_column, **rules.model_dump()}
+    used = {"id_column": id_column, **rules.model_dump()}
     texts = []
     for name in kept:
-        now, model = (value if value not in (None, "") else "none" for value in (used[name], kept[name]))
+        now = _name_rule(used[name])
+        model = _name_rule(kept[name])
         if now != model:
             texts.append(f"{name} {now} (the model's: {model})")
     return ", ".join(texts)
@@ -241,14 +268,17 @@ def score_leads(
     return rank_leads(scores, rank_probabilities(probability), count_calls(probability, rules), rules)
 
 # %% ../nbs/15_score.ipynb #e449a65b
-def _weigh(way: str, probability: np.ndarray, cutoff: float, missed: float, rules: Infer) -> dict:
-    "What calling leads of these probabilities promises and costs."
-    expected, calls = probability.sum(), len(probability)
-    half = 1.96 * np.sqrt((probability * (1 - probability)).sum())
-    cost = calls * rules.cost_per_call
-    row = {"way": way, "cutoff": cutoff, "calls": calls, "completions": expected}
-    row |= {"low": max(0.0, expected - half), "high": expected + half, "missed": missed - expected, "cost": cost}
-    return {**row, "cost_per_application": cost / expected if expected else 0.0, "saved": 0}
+def _weigh(way: str, probability: np.ndarray, total: float, rules: Infer) -> dict:
+    "What calling leads of these probabilities promises and costs; `total` completions are expected of all leads."
+    expected = probability.sum()
+    variance = probability * (1 - probability)
+    half = 1.96 * np.sqrt(variance.sum())
+    cost = len(probability) * rules.cost_per_call
+    row = {"way": way, "cutoff": 0.0, "calls": len(probability), "completions": expected}
+    row |= {"low": max(0.0, expected - half), "high": expected + half}
+    row |= {"missed": total - expected, "cost": cost}
+    row["cost_per_application"] = cost / expected if expected else 0.0
+    return row | {"saved": 0}
 
 
 def plan_calls(scores: pd.DataFrame, rules: Infer) -> pd.DataFrame:
@@ -267,16 +297,20 @@ def plan_calls(scores: pd.DataFrame, rules: Infer) -> pd.DataFrame:
         interval if each probability is right), missed (expected), cost, cost_per_application, saved (calls, that as
         many completions cost more in order of arrival).
     """
-    p = np.sort(scores["probability"].dropna().to_numpy())[::-1]
-    calls, mean = int((scores["call"] == "yes").sum()), float(p.mean()) if len(p) else 0.0
-    as_good = min(len(p), int(np.ceil(p[:calls].sum() / mean))) if mean else 0
-    ways = [
-        ("best scores first", p[:calls], p[calls - 1] if calls else 1.0),
-        ("as many calls, in order of arrival", np.full(calls, mean), 0.0),
-        ("as many completions, in order of arrival", np.full(as_good, mean), 0.0),
-        ("all leads", p, 0.0),
-    ]
-    table = pd.DataFrame([_weigh(way, q, cutoff, p.sum(), rules) for way, q, cutoff in ways])
+    p = np.sort(scores["probability"].dropna())[::-1]
+    calls = int((scores["call"] == "yes").sum())
+    best = p[:calls]
+    mean = p.mean() if len(p) else 0.0
+    as_good = 0
+    if mean:
+        needed = np.ceil(best.sum() / mean)
+        as_good = min(len(p), int(needed))
+    ways = {"best scores first": best}
+    ways["as many calls, in order of arrival"] = np.full(calls, mean)
+    ways["as many completions, in order of arrival"] = np.full(as_good, mean)
+    ways["all leads"] = p
+    table = pd.DataFrame([_weigh(way, called, p.sum(), rules) for way, called in ways.items()])
+    table.loc[0, "cutoff"] = best[-1] if calls else 1.0
     table.loc[0, "saved"] = as_good - calls
     digits = {"cutoff": 6, "completions": 1, "low": 1, "high": 1, "missed": 1, "cost": 4, "cost_per_application": 4}
     return table.round(digits)
@@ -285,11 +319,9 @@ def plan_calls(scores: pd.DataFrame, rules: Infer) -> pd.DataFrame:
 def check_prediction_ratio(scores: pd.DataFrame, bundle: Bundle) -> dict[str, float]:
     "Shares of the scored leads predicted 1 (in training, too) and 0; leads with and without score."
     probability = scores["probability"].dropna()
-    is_one, n = probability >= bundle.meta["threshold"], len(probability)
-    return {
-        "predicted_1": float(is_one.mean()) if n else 0.0,
-        "predicted_0": 1 - float(is_one.mean()) if n else 0.0,
-        "predicted_1_training": bundle.meta["share_predicted_1"],
-        "scored": n,
-        "not_scored": len(scores) - n,
-    }
+    n = len(probability)
+    is_one = probability >= bundle.meta["threshold"]
+    share = float(is_one.mean()) if n else 0.0
+    shares = {"predicted_1": share, "predicted_0": 1 - share if n else 0.0}
+    shares["predicted_1_training"] = bundle.meta["share_predicted_1"]
+    return shares | {"scored": n, "not_scored": len(scores) - n}
