@@ -39,20 +39,24 @@ def encode_levels(cells: pd.Series, missing: Optional[str] = None) -> tuple[np.n
     """
     if cells.dtype == "category":
         levels = [*cells.cat.categories, missing]
-        return np.where(cells.isna(), len(levels) - 1, cells.cat.codes), levels
+        codes = np.where(cells.isna(), len(levels) - 1, cells.cat.codes)
+        return codes, levels
     if pd.api.types.is_numeric_dtype(cells):
         codes, numbers = pd.factorize(cells, use_na_sentinel=False)
         return codes, [str(number) for number in numbers]
-    listed = cells.astype(object).where(cells.notna(), missing).tolist()
-    position = {level: code for code, level in enumerate(dict.fromkeys(listed))}
+    filled = cells.astype(object).where(cells.notna(), missing)
+    listed = filled.tolist()
+    levels = list(dict.fromkeys(listed))
+    position = dict(zip(levels, range(len(levels))))
     codes = np.fromiter(map(position.__getitem__, listed), np.int64, len(listed))
-    return codes, list(position)
+    return codes, levels
 
 # %% ../nbs/06_recipe.ipynb #15ec0005
 def map_levels(cells: pd.Series, change: Callable[[Optional[str]], object], kind: type = object) -> np.ndarray:
     "What `change` makes of each cell, which is None if it is empty; an array of `kind`."
     codes, levels = encode_levels(cells)
-    return np.array([change(level) for level in levels], kind)[codes]
+    changed = np.array([change(level) for level in levels], kind)
+    return changed[codes]
 
 # %% ../nbs/06_recipe.ipynb #f1bb0612
 def map_city_tier(leads: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
@@ -76,8 +80,8 @@ def map_city_tier(leads: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
     Source: Lead_Scoring_Case_Study, "Data Pre-processing".
     """
     check_present(leads, [CITY])
-    tier_of_city = tiers.astype("float64").to_dict()
-    tier = map_levels(leads[CITY], lambda city: tier_of_city.get(city, 3.0), float)
+    tier_of_city = tiers.to_dict()
+    tier = map_levels(leads[CITY], lambda city: tier_of_city.get(city, 3), float)
     return leads.drop(columns=CITY).assign(city_tier=tier)
 
 # %% ../nbs/06_recipe.ipynb #2e63ddb2
@@ -87,7 +91,8 @@ def sort_levels(counts: pd.Series) -> pd.Series:
 
 # %% ../nbs/06_recipe.ipynb #15ec0009
 def _keep_levels(counts: pd.Series, most: float) -> list[str]:
-    return counts.index[counts.cumsum() <= most + 1e-9].tolist()
+    covered = sort_levels(counts).cumsum()
+    return covered.index[covered <= most + 1e-9].tolist()
 
 
 def fit_significant_levels(leads: pd.DataFrame, coverage: float) -> dict[str, list[str]]:
@@ -97,8 +102,8 @@ def fit_significant_levels(leads: pd.DataFrame, coverage: float) -> dict[str, li
     Source: Lead_Scoring_Case_Study, "Data Cleaning" (levels that cover 90 %).
     """
     check_present(leads, CATEGORIES)
-    counts = {column: sort_levels(leads[column].value_counts()) for column in CATEGORIES}
-    return {column: _keep_levels(counts[column], coverage * len(leads)) for column in CATEGORIES}
+    most = coverage * len(leads)
+    return {column: _keep_levels(leads[column].value_counts(), most) for column in CATEGORIES}
 
 # %% ../nbs/06_recipe.ipynb #15ec000b
 def map_categorical_vars(leads: pd.DataFrame, levels: dict[str, list[str]]) -> pd.DataFrame:
@@ -109,8 +114,10 @@ def map_categorical_vars(leads: pd.DataFrame, levels: dict[str, list[str]]) -> p
     check_present(leads, levels)
     mapped = {}
     for column, kept in levels.items():
-        names = dict(zip(kept, kept))
-        mapped[column] = map_levels(leads[column], lambda level, names=names: names.get(level, "others"))
+        codes, present = encode_levels(leads[column])
+        known = set(kept)
+        names = [level if level in known else "others" for level in present]
+        mapped[column] = np.array(names, object)[codes]
     return leads.assign(**mapped)
 
 # %% ../nbs/06_recipe.ipynb #db77e6d6
@@ -151,19 +158,21 @@ def map_interactions(leads: pd.DataFrame, mapping: pd.Series) -> pd.DataFrame:
         names = ", ".join(map(repr, unmapped))
         raise SchemaError(f"leads: click column without a mapping: {names}; add it to mappings/interactions.csv")
     check_present(leads, mapping.index)
-    sums = {kind: np.zeros(len(leads)) for kind in sorted(mapping.unique())}
+    kinds = sorted(mapping.unique())
+    sums = {kind: np.zeros(len(leads)) for kind in kinds}
     for column, kind in mapping.items():
         cells = leads[column].to_numpy("float64")
         filled = np.flatnonzero(~np.isnan(cells))  # almost none
         sums[kind][filled] += cells[filled]
-    return leads[[column for column in leads if column not in clicks]].assign(**sums)
+    return leads.drop(columns=clicks).assign(**sums)
 
 # %% ../nbs/06_recipe.ipynb #ec7481e3
 def _read_mapping(path: Path, key: str, value: str) -> pd.Series:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise SchemaError(f"{path}: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise SchemaError(f"{path}: {reason}") from None
     check_columns(table.columns, [key, value], f"{path}")
     twice = table[key][table[key].duplicated()]
     if len(twice):
@@ -191,7 +200,8 @@ def read_mappings(folder: Path) -> tuple[pd.Series, pd.Series]:
     SchemaError
         File missing, other columns, a key twice, a tier outside 1 to 3, a kind or click column unknown or left out.
     """
-    tiers = _read_mapping(Path(folder) / "city_tier.csv", CITY, "city_tier")
+    path = Path(folder) / "city_tier.csv"
+    tiers = _read_mapping(path, CITY, "city_tier")
     unknown = tiers[~tiers.isin(["1", "2", "3"])]
     if len(unknown):
         raise SchemaError(f"{folder}/city_tier.csv: tier {unknown.iloc[0]!r} of {unknown.index[0]!r}; use 1, 2 or 3")
@@ -209,15 +219,17 @@ def fill_missing(leads: pd.DataFrame) -> pd.DataFrame:
 # %% ../nbs/06_recipe.ipynb #15ec000e
 def count_leads(pieces: Iterable[pd.DataFrame]) -> tuple[dict[str, pd.Series], int]:
     "Leads by level of each category column, raw where it stands beside a mapped one, and leads in all."
-    counts, n_leads = {column: pd.Series(dtype="int64") for column in CATEGORIES}, 0
+    counts = {column: pd.Series(dtype="int64") for column in CATEGORIES}
+    n_leads = 0
     for leads in pieces:
         check_present(leads, CATEGORIES)
         for column in CATEGORIES:
-            cells = leads[RAW[column] if RAW[column] in leads else column]
+            cells = leads.get(RAW[column], leads[column])
             sizes = cells.value_counts()
             sizes = sizes[sizes > 0]  # a categorical knows levels that it does not hold
             sizes.index = sizes.index.astype(object)
-            counts[column] = counts[column].add(sizes, fill_value=0).astype("int64")
+            total = counts[column].add(sizes, fill_value=0)
+            counts[column] = total.astype("int64")
         n_leads += len(leads)
     return counts, n_leads
 
@@ -261,7 +273,7 @@ class Cleaner:
     def fit_counts(self, counts: dict[str, pd.Series], n_leads: int) -> "Cleaner":
         "Fit the significant levels on leads that were counted by `count_leads`."
         most = self.coverage * n_leads
-        self.levels = {column: _keep_levels(sort_levels(counts[column]), most) for column in CATEGORIES}
+        self.levels = {column: _keep_levels(counts[column], most) for column in CATEGORIES}
         self.seen = {column: sorted(counts[column].index) for column in CATEGORIES}
         return self
 
@@ -272,11 +284,14 @@ class Cleaner:
     def transform(self, leads: pd.DataFrame) -> pd.DataFrame:
         "Clean typed leads, each by itself: the case study's features, and the raw city and categories behind them."
         summed = map_interactions(leads, self.mapping)  # first: what stays is small
-        mapped = map_categorical_vars(map_city_tier(fill_missing(summed), self.tiers), self.levels)
+        placed = map_city_tier(fill_missing(summed), self.tiers)
+        mapped = map_categorical_vars(placed, self.levels)
         kinds = sorted(self.mapping.unique())
-        raw = {name: map_levels(leads[column], lambda level: level) for column, name in RAW.items()}
-        columns = {name: mapped[name] for name in [*mapped.columns.drop(kinds), *kinds]}
-        return pd.DataFrame({**columns, **raw}, mapped.index, copy=False)
+        names = [*mapped.columns.drop(kinds), *kinds]
+        columns = {name: mapped[name] for name in names}
+        for column, name in RAW.items():
+            columns[name] = map_levels(leads[column], lambda level: level)
+        return pd.DataFrame(columns, mapped.index, copy=False)
 
     def remap(self, cleaned: pd.DataFrame) -> pd.DataFrame:
         "Map the raw levels of leads that are cleaned already by the levels of this fit."
@@ -285,8 +300,10 @@ class Cleaner:
 
     def save(self, path: Path) -> None:
         "Write the fit as JSON."
-        tables = {"tiers": self.tiers.to_dict(), "mapping": self.mapping.to_dict(), "coverage": self.coverage}
-        write_json({"schema_version": SCHEMA_VERSION, **tables, "levels": self.levels, "seen": self.seen}, path)
+        state = {"schema_version": SCHEMA_VERSION, **vars(self)}
+        state["tiers"] = self.tiers.to_dict()
+        state["mapping"] = self.mapping.to_dict()
+        write_json(state, path)
 
     @classmethod
     def load(cls, path: Path) -> "Cleaner":
@@ -295,11 +312,13 @@ class Cleaner:
         if state["schema_version"] != SCHEMA_VERSION:
             versions = f"schema version {state['schema_version']}, this code reads {SCHEMA_VERSION}"
             raise SchemaError(f"{path}: {versions}; train anew")
-        check_columns(state["levels"], CATEGORIES, f"{path}: levels")
-        check_columns(state["seen"], CATEGORIES, f"{path}: seen")
-        tiers, mapping = pd.Series(state["tiers"], dtype="float64"), pd.Series(state["mapping"], dtype="object")
+        for name in ("levels", "seen"):
+            check_columns(state[name], CATEGORIES, f"{path}: {name}")
+        tiers = pd.Series(state["tiers"], dtype="float64")
+        mapping = pd.Series(state["mapping"], dtype="object")
         cleaner = cls(tiers, mapping, state["coverage"])
-        cleaner.levels, cleaner.seen = state["levels"], state["seen"]
+        cleaner.levels = state["levels"]
+        cleaner.seen = state["seen"]
         return cleaner
 
 # %% ../nbs/06_recipe.ipynb #5a1d0c02
@@ -318,5 +337,8 @@ def encode_one_hot(leads: pd.DataFrame, levels: dict[str, list[str]]) -> pd.Data
     DataFrame of float
         The same columns whatever levels the leads hold.
     """
-    coded = {column: pd.Categorical(leads[column], [*levels[column], "others"]) for column in CATEGORIES}
-    return pd.get_dummies(leads[CASE_STUDY].assign(**coded), columns=CATEGORIES, dtype=float)
+    features = leads[CASE_STUDY].copy()
+    for column in CATEGORIES:
+        names = [*levels[column], "others"]
+        features[column] = pd.Categorical(leads[column], names)
+    return pd.get_dummies(features, columns=CATEGORIES, dtype=float)
