@@ -249,10 +249,14 @@ def _dask_errors() -> tuple[type[Exception], ...]:
 def side_by_side(workers: Optional[int] = None, dask: Optional[str] = None) -> Iterator[None]:
     "Choose what `run_each` runs on: processes of this machine, by default one a core, or a Dask scheduler's workers."
     import joblib
+    from joblib.externals.loky import get_reusable_executor
 
     if dask is None:
-        with joblib.parallel_config(n_jobs=workers or -1):
-            yield
+        try:
+            with joblib.parallel_config(n_jobs=workers or -1):
+                yield
+        finally:
+            get_reusable_executor().shutdown()  # or they would wait for work for five minutes
         return
     from distributed import Client
 
