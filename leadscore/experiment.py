@@ -65,7 +65,7 @@ def read_spec(path: Path) -> ModelSpec:
         return ModelSpec.model_validate(yaml.safe_load(Path(path).read_text()))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise SchemaError(f"{path}: no model specification: {reason}; run the experiment anew") from None
+        raise SchemaError(f"{path}: not a model specification: {reason}; run the experiment again") from None
 
 # %% ../nbs/10_experiment.ipynb #ffeca79e
 class Plan(Experiment):
@@ -144,7 +144,7 @@ def _find_feature(column: str, features: list[str]) -> str:
 
 # %% ../nbs/10_experiment.ipynb #3a263535
 def keep_tuned(default: pd.DataFrame, tuned: pd.DataFrame, majority: float) -> bool:
-    "Whether a tuned model replaces the default one; both frames have one row a fold: auc, accuracy, kappa."
+    "Whether a tuned model replaces the default one; both frames have one row per fold: auc, accuracy, kappa."
     from scipy.stats import ttest_rel
 
     p = ttest_rel(tuned["auc"], default["auc"], alternative="greater").pvalue  # NaN if both are the same
@@ -156,11 +156,11 @@ STUDIED = {
     "n_estimators": 250, "learning_rate": 0.04, "num_leaves": 15, "min_child_samples": 20, "reg_lambda": 0.0,
     "colsample_bytree": 0.7, "subsample": 0.8, "subsample_freq": 1, "min_data_per_group": 5,
 }  # fmt: skip
-_AS_IT_COMES = {
+_LIGHTGBM = {
     "n_estimators": 100, "learning_rate": 0.1, "num_leaves": 31, "min_child_samples": 20, "reg_lambda": 0.0,
     "colsample_bytree": 1.0,
 }  # fmt: skip
-DEFAULTS = {"case_study": _AS_IT_COMES, "rich": STUDIED}
+DEFAULTS = {"case_study": _LIGHTGBM, "rich": STUDIED}
 
 
 def tune_lightgbm(experiment: "ClassificationExperiment", defaults: dict, trials: int) -> tuple[dict, pd.DataFrame]:
@@ -189,7 +189,7 @@ def tune_lightgbm(experiment: "ClassificationExperiment", defaults: dict, trials
     board = pd.DataFrame([default_folds.mean(), tuned_folds.mean()])
     board.insert(0, "experiment", "tune")
     board.insert(1, "candidate", ["lightgbm", "lightgbm_tuned"])
-    board.insert(2, "model", ["LightGBM to begin with", "LightGBM, tuned by Optuna"])
+    board.insert(2, "model", ["LightGBM before tuning", "LightGBM, tuned by Optuna"])
     board["params"] = [json.dumps(used, sort_keys=True) for used in (defaults, tuned)]
     return {"lightgbm": params, "tuned": is_better, "cv_auc": auc}, board
 

@@ -120,7 +120,7 @@ class Encoder:
 
 # %% ../nbs/09_features.ipynb #05e1c002
 def join_levels(columns: list[tuple[np.ndarray, list[str]]]) -> tuple[np.ndarray, list[str]]:
-    "Codes (one a lead) and levels of columns together, each as from `encode_levels`; a joint level: `Level0 | Level3`."
+    "Codes (one per lead) and levels of columns together, each as from `encode_levels`; a level: `Level0 | Level3`."
     codes, levels = columns[0]
     for more, others in columns[1:]:
         codes, pairs = pd.factorize(codes * len(others) + more)
@@ -135,7 +135,7 @@ def split_by_time(leads: pd.DataFrame, days: int, back: int = 0) -> tuple[pd.Dat
     Parameters
     ----------
     leads : DataFrame
-        One row a lead, with `created_date`.
+        One row per lead, with `created_date`.
     days, back : int
         Length of a window in whole days, to that of the latest lead; how many windows to go back.
 
@@ -154,8 +154,10 @@ def split_by_time(leads: pd.DataFrame, days: int, back: int = 0) -> tuple[pd.Dat
     earlier = leads[leads[DATE] < start]
     later = leads[leads[DATE].between(start, end, inclusive="left")]
     if earlier.empty or later.empty:
-        absent = f"none created {'before' if earlier.empty else 'from'} {start.date()} on to measure {days} days on"
-        raise SchemaError(f"leads: {absent}; add leads, or lower base.holdout_days")
+        absent = f"in the {days}-day window starting {start.date()}"
+        if earlier.empty:
+            absent = f"created before {start.date()}, so nothing to train on for the {days}-day window"
+        raise SchemaError(f"leads: none {absent}; add leads, or lower base.holdout_days")
     return earlier, later
 
 # %% ../nbs/09_features.ipynb #f0a7e002
@@ -171,9 +173,9 @@ def list_windows(leads: pd.DataFrame, days: int, windows: int) -> list[int]:
         last = leads[DATE].max().normalize() + pd.Timedelta(days=1)
         history = (last - leads[DATE].min()).days
         raise SchemaError(
-            f"leads: {len(usable)} of {windows} windows of {days} days can be measured, of {history} days of history "
-            f"to {last.date()}; two are needed, the latest among them, each with leads of both labels, and two of each "
-            "before it; add leads, or lower base.holdout_days"
+            f"leads: only {len(usable)} of {windows} windows of {days} days can be measured ({history} days of "
+            f"history, up to {last.date()}); at least two are needed, the latest among them, each with both labels "
+            "and with two leads of each label before it; add leads, or lower base.holdout_days"
         )
     return usable
 
@@ -191,13 +193,13 @@ def name_kind(leads: pd.DataFrame) -> pd.Series:
 
 # %% ../nbs/09_features.ipynb #7ed445c2
 def _write_cells(cells: pd.Series, write: Callable[[float], str]) -> pd.Series:
-    "Text of each cell, written once a value."
+    "Text of each cell, written once per value."
     values = cells.dropna().unique()
     return cells.map(dict(zip(values, map(write, values))))
 
 
 def name_levels(leads: pd.DataFrame) -> pd.DataFrame:
-    "What a reason calls each cell, on the index of `leads`: the level, a whole number, the month; no level is `none`."
+    "What a reason calls each cell, on the index of `leads`: the level, a whole number, the month; `none` if missing."
     named = {column: leads[RAW[column]].fillna("none").astype(str) for column in [CITY, *CATEGORIES]}
     for name in leads:
         if name in COUNTS or name.endswith("_interaction"):

@@ -207,7 +207,7 @@ def read_parquet(path: Path, columns: Optional[list[str]] = None) -> Iterator[pd
 
 # %% ../nbs/01_files.ipynb #15eb0002
 def write_batches(batches: Iterable[pyarrow.RecordBatch], path: Path) -> None:
-    "Write record batches of one schema, at least one, as a Parquet file for work in between; not whole or not at all."
+    "Write record batches of one schema, at least one, as an intermediate Parquet file; it may be left half-written."
     writer = None
     for batch in batches:
         if writer is None:
@@ -247,7 +247,7 @@ def _dask_errors() -> tuple[type[Exception], ...]:
 # %% ../nbs/01_files.ipynb #15eb0005
 @contextmanager
 def side_by_side(workers: Optional[int] = None, dask: Optional[str] = None) -> Iterator[None]:
-    "Choose what `run_each` runs on: processes of this machine, by default one a core, or a Dask scheduler's workers."
+    "Choose what `run_each` runs on: processes of this machine, by default one per core, or a Dask scheduler's workers."
     import joblib
     from joblib.externals.loky import get_reusable_executor
 
@@ -279,12 +279,12 @@ class State(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> dict:
-        "Read and check; SchemaError if the file is missing, no JSON, or a key is unknown, missing or ill-typed."
+        "Read and check; SchemaError if the file is missing or not JSON, or a key is unknown, missing or ill-typed."
         try:
             return cls.model_validate_json(Path(path).read_bytes()).model_dump()
         except OSError as error:
-            raise SchemaError(f"{path}: {error.strerror}; train anew, or name the folder of a model") from None
+            raise SchemaError(f"{path}: {error.strerror}; train again, or name the folder of a model") from None
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "the file"
-            raise SchemaError(f"{path}: {key}: {one_line(first['msg'], 200)}; train anew") from None
+            raise SchemaError(f"{path}: {key}: {one_line(first['msg'], 200)}; train again") from None

@@ -20,7 +20,7 @@ import pyarrow
 from .bundle import Bundle
 from .files import hold, run_each, temporary_folder, write_csv, write_parquet, write_whole
 from .params import Infer, SchemaError
-from .read import LeadFile, judge_together, look_again, store, validate_leads
+from .read import LeadFile, check_across_files, read_again, store, validate_leads
 from .schema import ID, LABEL, LIST, REASONS, check_columns, list_columns
 from leadscore.score import (
     check_unseen_levels, choose_rules, count_calls, count_unseen, judge_unseen, name_overrides, rank_leads,
@@ -156,7 +156,7 @@ def rank_files(paths: Sequence[Path], work: Path, scoring: Scoring) -> tuple[lis
     n = len(paths)
     stored = [work / f"{number}.parquet" for number in range(n)]
     files, probabilities, counts = zip(*run_each(_score_one, paths, stored, [scoring] * n, [n == 1] * n))
-    judge_together(files)
+    check_across_files(files)
     for file, values in zip(files, probabilities):
         values[file.stray] = np.nan
     probability = pd.Series(np.concatenate(probabilities))
@@ -166,7 +166,7 @@ def rank_files(paths: Sequence[Path], work: Path, scoring: Scoring) -> tuple[lis
 # %% ../nbs/16_lists.ipynb #14ed0013
 def _rank_pieces(file: LeadFile, ranks: pd.Series, calls: int, rules: Infer) -> Iterator[pd.DataFrame]:
     start = 0
-    for scores in look_again(file):
+    for scores in read_again(file):
         if len(file.stray):
             bad = scores["fault"].notna()
             scores.loc[bad, [name for name in ("probability", *REASONS) if name in scores]] = None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Count', 'Share', 'Url', 'Stage', 'STAGES', 'LeadscoreError', 'SchemaError', 'hide_passwords', 'one_line',
-           'find_extra', 'name_library', 'describe_error', 'run_command', 'find_root', 'Base', 'Profile', 'Clean',
+           'find_extra', 'library_hint', 'describe_error', 'run_command', 'find_root', 'Base', 'Profile', 'Clean',
            'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria', 'Mlflow', 'Params', 'load_params', 'notebook_name',
            'stage_params']
 
@@ -24,7 +24,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 
 # %% ../nbs/00_params.ipynb #47181703
 class LeadscoreError(ValueError):
-    "An input that the user can mend; the message is one line."
+    "An input that the user can fix; the message is one line."
 
 # %% ../nbs/00_params.ipynb #987f0202
 class SchemaError(LeadscoreError):
@@ -58,8 +58,8 @@ def find_extra(module: str) -> Optional[str]:
     return None
 
 # %% ../nbs/00_params.ipynb #c0f1a004
-def name_library(text: str) -> Optional[str]:
-    "What to do about a library of the system that an error's text misses; None if it is about something else."
+def library_hint(text: str) -> Optional[str]:
+    "What to do about a system library that an error's text says is missing; None if it is about something else."
     library = re.search(r"(lib([\w+-]+)\.so\.(\d+)[\d.]*): cannot open shared object file", text)
     if not library:
         return None
@@ -68,7 +68,7 @@ def name_library(text: str) -> Optional[str]:
 
 # %% ../nbs/00_params.ipynb #4beda0f0
 def describe_error(error: Exception) -> str:
-    "What went wrong outside of our code, and the mend, in one line; the text of a LeadscoreError is that line."
+    "What went wrong outside of our code, and the fix, in one line; the text of a LeadscoreError is that line."
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "a package").split(".")[0]
         extra = find_extra(module)
@@ -77,13 +77,13 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error) or type(error).__name__
-        mend = "name a file and folder that can be read and written, and run this again"
-        return name_library(str(error)) or f"{where}{reason}; {mend}"
+        mend = "check path, permissions and free space, and run this again"
+        return library_hint(str(error)) or f"{where}{reason}; {mend}"
     return str(error)
 
 # %% ../nbs/00_params.ipynb #c0f1a007
 def run_command(action: Callable[[], None]) -> int:
-    "Run a command; exit code 0 done, 1 with one line on stderr that says the mend, 130 interrupted, 141 output closed."
+    "Run a command; exit code 0 done, 1 with one line on stderr that names the fix, 130 interrupted, 141 output closed."
     try:
         try:
             action()
@@ -125,7 +125,7 @@ class _Section(BaseModel):
 
 
 class Base(_Section):
-    "What every stage gets: seed, threads of one fit, the column that numbers the leads, the latest days held out."
+    "What every stage gets: seed, threads of one fit, the lead ID column, the latest days held out."
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     id_column: Optional[str]
@@ -165,7 +165,20 @@ class Experiment(_Section):
 
 # %% ../nbs/00_params.ipynb #e4c74127
 class Train(_Section):
-    "Stage train: folds, cut of a predicted 1, AUC of a leak, leads at most for the linear part and the calibration."
+    """Stage train.
+
+    Attributes
+    ----------
+    folds : int
+        Of the out-of-fold predictions.
+    threshold : float
+        Probability from which a lead counts as predicted 1.
+    max_auc : float
+        A column alone, or the model, with a higher AUC is a leak.
+    linear_sample : int
+        The linear part and the calibration are fitted on at most so many leads.
+    """
+
     folds: Annotated[int, Field(ge=2)]
     threshold: Share
     max_auc: Share
@@ -180,7 +193,22 @@ class Evaluate(_Section):
 
 # %% ../nbs/00_params.ipynb #aebd6790
 class Infer(_Section):
-    "Rules of the list, which travel in the model: what makes a score sure, cuts of grades A to C, calls and value."
+    """Rules of the list, which travel in the model.
+
+    Attributes
+    ----------
+    max_unseen : float
+        By how much the share of unseen levels, or of `others`, may lie above training's.
+    min_seen : int
+        Training leads of the same platform, medium and source that make a score sure.
+    grades : list of float
+        Probability from which a lead is A, B, C; the rest is D.
+    capacity : int, optional
+        Calls that can be made with a list; None: call where the expected value is above the cost.
+    cost_per_call, value_per_application : float
+        In any currency, the same for both.
+    """
+
     max_unseen: Share = 0.2
     min_seen: Annotated[int, Field(ge=0)] = 20
     grades: Annotated[list[Share], Field(min_length=3, max_length=3)] = [0.75, 0.5, 0.25]
@@ -197,7 +225,7 @@ class Infer(_Section):
 
 # %% ../nbs/00_params.ipynb #635b7000
 class Criteria(_Section):
-    "What a bundle must reach on later leads to become champion, and how much AUC it may lose to the last one."
+    "What a bundle must reach in the forward windows to become champion, and how much AUC it may lose to the last one."
     min_auc: Share
     min_auc_over_recipe: float
     max_log_loss: Annotated[float, Field(gt=0)]
@@ -228,7 +256,7 @@ def _describe_fault(fault: dict) -> str:
     key = ".".join(map(str, fault["loc"])) or "the file"
     value = "empty" if fault["input"] is None else repr(fault["input"])
     rules = {
-        "extra_forbidden": "unknown key; remove it or mend its spelling",
+        "extra_forbidden": "unknown key; remove it or fix its spelling",
         "missing": "missing; add it",
         "value_error": str(fault.get("ctx", {}).get("error")),  # without the value, which may be a secret
     }
@@ -242,7 +270,7 @@ def load_params(path: Path) -> Params:
     Raises
     ------
     LeadscoreError
-        File missing, no YAML, a key unknown, missing or ill-typed; the message names the first.
+        File missing, not valid YAML, a key unknown, missing or ill-typed; the message names the first.
     """
     try:
         params = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
@@ -250,9 +278,9 @@ def load_params(path: Path) -> Params:
         raise LeadscoreError(f"{path}: {error.strerror}; run this in the repo's root") from None
     except DuplicateKeyError as error:
         key, line = error.problem.split('"')[1], error.problem_mark.line + 1
-        raise LeadscoreError(f"{path}: no YAML: '{key}' stands twice, again in line {line}; keep one") from None
+        raise LeadscoreError(f"{path}: not valid YAML: '{key}' appears twice, again in line {line}; keep one") from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise LeadscoreError(f"{path}: no YAML: {one_line(error)}; mend it") from None
+        raise LeadscoreError(f"{path}: not valid YAML: {one_line(error)}; fix it") from None
     try:
         return Params.model_validate(params)
     except ValidationError as error:

@@ -65,7 +65,7 @@ def map_city_tier(leads: pd.DataFrame, tiers: pd.Series) -> pd.DataFrame:
     Parameters
     ----------
     leads : DataFrame
-        One row a lead, with `city_mapped`.
+        One row per lead, with `city_mapped`.
     tiers : Series
         City -> tier 1, 2 or 3.
 
@@ -133,14 +133,14 @@ def map_interactions(leads: pd.DataFrame, mapping: pd.Series) -> pd.DataFrame:
     Parameters
     ----------
     leads : DataFrame
-        One row a lead; every column that is no attribute of a lead is a click column.
+        One row per lead; every column that is not an attribute of a lead is a click column.
     mapping : Series
         Click column -> kind.
 
     Returns
     -------
     DataFrame
-        Same rows and index; one column (float, number of clicks, empty counts 0) a kind, sorted, in place of the
+        Same rows and index; one column (float, number of clicks, empty counts 0) per kind, sorted, in place of the
         click columns.
 
     Raises
@@ -176,7 +176,7 @@ def _read_mapping(path: Path, key: str, value: str) -> pd.Series:
     check_columns(table.columns, [key, value], f"{path}")
     twice = table[key][table[key].duplicated()]
     if len(twice):
-        raise SchemaError(f"{path}: {key} {twice.iloc[0]!r} stands twice; keep one")
+        raise SchemaError(f"{path}: {key} {twice.iloc[0]!r} appears twice; keep one")
     return table.set_index(key)[value]
 
 
@@ -198,7 +198,7 @@ def read_mappings(folder: Path) -> tuple[pd.Series, pd.Series]:
     Raises
     ------
     SchemaError
-        File missing, other columns, a key twice, a tier outside 1 to 3, a kind or click column unknown or left out.
+        File missing, other columns, a repeated key, a tier outside 1 to 3, a kind or click column unknown or left out.
     """
     path = Path(folder) / "city_tier.csv"
     tiers = _read_mapping(path, CITY, "city_tier")
@@ -307,11 +307,11 @@ class Cleaner:
 
     @classmethod
     def load(cls, path: Path) -> "Cleaner":
-        "Read what `save` wrote; SchemaError: file missing, no JSON, incomplete or of another schema version."
+        "Read what `save` wrote; SchemaError: file missing, not valid JSON, incomplete or of another schema version."
         state = _Fit.read(path)
         if state["schema_version"] != SCHEMA_VERSION:
             versions = f"schema version {state['schema_version']}, this code reads {SCHEMA_VERSION}"
-            raise SchemaError(f"{path}: {versions}; train anew")
+            raise SchemaError(f"{path}: {versions}; train again")
         for name in ("levels", "seen"):
             check_columns(state[name], CATEGORIES, f"{path}: {name}")
         tiers = pd.Series(state["tiers"], dtype="float64")
@@ -323,7 +323,7 @@ class Cleaner:
 
 # %% ../nbs/06_recipe.ipynb #5a1d0c02
 def encode_one_hot(leads: pd.DataFrame, levels: dict[str, list[str]]) -> pd.DataFrame:
-    """Encode the case study's features as its recipe does: one column of 0 and 1 a level.
+    """Encode the case study's features as its recipe does: one column of 0 and 1 per level.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def _draw_counts(rng: np.random.Generator, drawn: pd.Series) -> np.ndarray:
 
 
 def _draw_clicks(rng: np.random.Generator, n_leads: int, facts: dict) -> pd.DataFrame:
-    "Clicks of each lead, one column a part of the site."
+    "Clicks of each lead, one column per part of the site."
     often = {"download_button_clicked": 107, "syllabus_expand": 94, "emi_partner_click": 79, "emi_plans_clicked": 61}
     weights = np.array([often.get(column, 5) for column in CLICKS], float)
     chances = weights / weights.sum()
@@ -121,13 +121,13 @@ def make_leads(n_leads: int, seed: int = 42, first_id: int = 0) -> pd.DataFrame:
     Parameters
     ----------
     n_leads, seed, first_id : int
-        The same three numbers give the same leads. The first lead has the number `first_id`: a large file is made in
+        The same three numbers give the same leads. The first lead has the ID `first_id`: a large file is made in
         pieces by moving it on.
 
     Returns
     -------
     DataFrame
-        The columns of the real file, the unnamed number first, in the order of `created_date`, which is text.
+        The columns of the real file, the unnamed lead ID first, in the order of `created_date`, which is text.
     """
     path = files("leadscore") / "facts.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -187,7 +187,7 @@ def is_sample(folder: Path) -> bool:
     Parameters
     ----------
     folder : Path
-        Of `leadscoring.csv` and `leadscoring_inference.csv`; a folder without them is no sample.
+        Of `leadscoring.csv` and `leadscoring_inference.csv`; a folder without them is not a sample.
     """
     paths = [Path(folder) / name for name in _FILES]
     contents = [path.read_bytes() if path.is_file() else b"" for path in paths]
@@ -251,7 +251,7 @@ def _measure_cells(leads: pd.DataFrame) -> tuple[list[dict], dict]:
 
 # %% ../nbs/03_sample.ipynb #d4ce4650
 def measure_facts(leads: pd.DataFrame, unlabelled: pd.DataFrame, tiers: pd.Series) -> dict:
-    "Add typed leads up to what `make_leads` needs: counts, shares and rates; `tiers` is city -> tier."
+    "Aggregate typed leads into what `make_leads` needs: counts, shares and rates; `tiers` is city -> tier."
     every = pd.concat([leads, unlabelled])
     label = leads[LABEL]
     facts = {"leads": len(leads), "completion": label.mean()}

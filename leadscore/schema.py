@@ -44,7 +44,7 @@ CLICKS = [
 # %% ../nbs/02_schema.ipynb #0cdf21cf
 @dataclass(frozen=True)
 class Rule:
-    "What a cell must hold, as a test of typed values, and what is said of one that does not."
+    "What a cell must hold, as a test of typed values, and the words for one that does not."
 
     fault: str
     holds: Callable[[np.ndarray], np.ndarray]
@@ -108,7 +108,7 @@ def list_columns(labelled: bool = True) -> dict[str, Column]:
     Returns
     -------
     dict
-        Name -> Column, in the file's order, without the lead's number.
+        Name -> Column, in the file's order, without the lead ID.
 
     Notes
     -----
@@ -121,7 +121,7 @@ def list_columns(labelled: bool = True) -> dict[str, Column]:
 
 # %% ../nbs/02_schema.ipynb #d69a5322
 def describe_schema() -> pd.DataFrame:
-    "The schema as a table, one row a column: type, whether a cell may be empty, rules, meaning."
+    "The schema as a table, one row per column: type, whether a cell may be empty, rules, meaning."
     rows = []
     for name, column in list_columns().items():
         rules = "; ".join(rule.fault for rule in column.rules)
@@ -227,22 +227,24 @@ def check_columns(given: Iterable[str], expected: Iterable[str], where: str, men
     where : str
         File or object that the message names.
     mend : str
-        What to do about an additional column.
+        What to do about an unexpected column.
 
     Raises
     ------
     SchemaError
-        Columns are missing, additional or stand twice.
+        Columns are missing, unexpected or appear twice.
     """
     given, expected = list(given), list(expected)
     twice = [column for column, n in Counter(given).items() if n > 1]
     missing = [column for column in expected if column not in given]
-    additional = [column for column in given if column not in expected]
-    kinds = [("twice", twice, "keep one"), ("missing", missing, "add it"), ("additional", additional, mend)]
+    unexpected = [column for column in given if column not in expected]
     faults = []
-    for kind, columns, how in kinds:
-        if columns:
-            faults.append(f"column {kind}: {_name_some(columns)}; {how}")
+    if twice:
+        faults.append(f"column {_name_some(twice)} appears twice; keep one")
+    if missing:
+        faults.append(f"column missing: {_name_some(missing)}; add it")
+    if unexpected:
+        faults.append(f"unexpected column {_name_some(unexpected)}; {mend}")
     if faults:
         raise SchemaError(f"{where}: {'; '.join(faults)}")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Optional
 
 from .files import hold, temporary_folder, write_whole
-from .params import LeadscoreError, Params, STAGES, describe_error, find_root, load_params, name_library
+from .params import LeadscoreError, Params, STAGES, describe_error, find_root, library_hint, load_params
 from .params import notebook_name, one_line, run_command, stage_params
 
 sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's schema checker would build its grammar of URLs for 2 s
@@ -112,7 +112,7 @@ def _describe(name: str, text: str) -> str:
     missing = re.search(r"No module named '([\w.]+)'", text)
     if name == "ModuleNotFoundError" and missing:
         return describe_error(ModuleNotFoundError(name=missing[1]))
-    return name_library(text) or text
+    return library_hint(text) or text
 
 
 def _run_notebook(stage: str, half_run: Path, parameters: dict, root: Path) -> dict:

@@ -52,7 +52,7 @@ _OTHER_FILES = {
 
 
 def _name_kind(head: bytes) -> Optional[str]:
-    "What a file is that is no CSV, and the mend; None: it may be one."
+    "What a file is that is not a CSV, and the fix; None: it may be one."
     kinds = [kind for start, kind in _OTHER_FILES.items() if head.lstrip().startswith(start)]
     if kinds:
         return kinds[0]
@@ -62,7 +62,7 @@ def _name_kind(head: bytes) -> Optional[str]:
 def check_file(path: Path) -> None:
     "Check that a path leads to a whole text file, before anything is parsed."
     if not path.exists():
-        raise SchemaError(f"{path}: no such file; mend the path")
+        raise SchemaError(f"{path}: no such file; fix the path")
     if not path.is_file():
         raise SchemaError(f"{path}: a folder or device; name a CSV file")
     try:
@@ -76,12 +76,12 @@ def check_file(path: Path) -> None:
         raise SchemaError(f"{path}: {error.strerror}; make it readable") from None
     kind = _name_kind(head)
     if kind:
-        raise SchemaError(f"{path}: no CSV file but {kind}")
+        raise SchemaError(f"{path}: not a CSV file but {kind}")
     if last not in (b"\n", b"\r"):
         with open(path, "rb") as file:
             lines = sum(1 for _ in file)
-        fault = "is perhaps cut off: it has no line break"
-        mend = "get the file again, or end the line if it is whole"
+        fault = "has no line break, so the file may be cut off"
+        mend = "get it again, or end the line if it is complete"
         raise SchemaError(f"{path}: line {lines}, the last, {fault}; {mend}")
 
 # %% ../nbs/04_text.ipynb #15ea000d
@@ -145,7 +145,7 @@ def open_batches(path: Path, types: dict[str, pyarrow.DataType], open_file: Call
             return
         except (pyarrow.ArrowInvalid, UnicodeDecodeError, OSError) as error:
             message = one_line(str(error).removeprefix("CSV parse error: "), 160)
-    raise SchemaError(f"{path}: no comma-separated UTF-8 file of leads: {message}; save it as one")
+    raise SchemaError(f"{path}: not a comma-separated UTF-8 file of leads: {message}; save it as one")
 
 # %% ../nbs/04_text.ipynb #15ea0016
 def find_breaks(piece: pyarrow.RecordBatch) -> tuple[int, list[tuple[str, int]]]:
@@ -191,7 +191,7 @@ def join_ids(ids: list[pyarrow.Array]) -> pyarrow.ChunkedArray:
 
 # %% ../nbs/04_text.ipynb #7e470019
 def has_repeats(ids: pyarrow.ChunkedArray) -> bool:
-    "Whether a number stands twice."
+    "Whether an ID appears twice."
     if ids.type == pyarrow.string():
         return compute.count_distinct(ids).as_py() < len(ids)
     numbers = ids.to_numpy()
@@ -204,45 +204,45 @@ _CONTROL = r"[\x00-\x1f\x7f-\x9f\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 
 
 def check_ids(ids: pyarrow.ChunkedArray, where: str) -> None:
-    "Check that each lead has a number of its own; `where` is what the message names."
+    "Check that each lead has an ID of its own; `where` is what the message names."
     if ids.type == pyarrow.string():
         unprintable = np.flatnonzero(compute.match_substring_regex(ids, _CONTROL).fill_null(False))
         if len(unprintable):
             rows = name_rows(unprintable)
-            raise SchemaError(f"{where}: lead number with a line break or control character in {rows}; remove it")
+            raise SchemaError(f"{where}: lead ID with a line break or control character in {rows}; remove it")
         if ids.null_count:
             rows = name_rows(np.flatnonzero(ids.is_null()))
-            raise SchemaError(f"{where}: no lead number in {rows}; give each lead one")
+            raise SchemaError(f"{where}: no lead ID in {rows}; give each lead one")
     if has_repeats(ids):
         text = ids.cast(pyarrow.string()).to_pandas()
         first = text[text.duplicated(keep=False)].iloc[0]
         rows = name_rows(np.flatnonzero(text == first))
-        raise SchemaError(f"{where}: lead number {first!r} twice, in {rows}; give each lead its own")
+        raise SchemaError(f"{where}: lead ID {first!r} appears in {rows}; give each lead its own")
 
 # %% ../nbs/04_text.ipynb #15ea0020
 _RESERVED = ("", *LIST, *REASONS)
 
 
 def check_names(path: Path, id_column: Optional[str], carry: Sequence[str]) -> None:
-    "Check the names of the number's column and of those to take along."
+    "Check the names of the lead ID column and of those to take along."
     columns = list_columns()
     taken = [name for name in carry if name in (*_RESERVED, id_column, *columns)]
     if taken:
         reason = "it is a column of the leads or of the list"
         raise SchemaError(f"{path}: {taken[0]!r} can't be carried, {reason}; rename it")
     if id_column in columns:
-        mend = "it is a column of its own; name another as base.id_column"
-        raise SchemaError(f"{path}: {id_column!r} can't number the leads, {mend}")
+        mend = "it holds something else; name another as base.id_column"
+        raise SchemaError(f"{path}: {id_column!r} can't be the lead ID column, {mend}")
 
 # %% ../nbs/04_text.ipynb #7e47001e
-_NUMBER_COLUMN = (
-    "The column that numbers the leads may have any name: base.id_column in params.yaml, "
+_ID_COLUMN = (
+    "The lead ID column may have any name: base.id_column in params.yaml, "
     "or --id-column of leadscore score and check"
 )
 
 
 def check_header(names: list[str], columns: list[str], path: Path, can_carry: bool) -> None:
-    "Check the columns of a file, of which the first numbers the leads."
+    "Check the columns of a file, of which the first holds the lead IDs."
     if len(names) == 1 and any(separator in names[0] for separator in ";\t|"):
         raise SchemaError(f"{path}: separated by something else than commas; save it as CSV with commas")
     mend = "remove it"
@@ -254,11 +254,11 @@ def check_header(names: list[str], columns: list[str], path: Path, can_carry: bo
     except SchemaError as error:
         if columns[0] in names:
             raise
-        raise SchemaError(f"{error}. {_NUMBER_COLUMN}") from None
+        raise SchemaError(f"{error}. {_ID_COLUMN}") from None
 
 # %% ../nbs/04_text.ipynb #7e470007
 def count_filled(piece: pyarrow.RecordBatch) -> int:
-    "Rows up to the last one with a cell: blank lines at the end are no leads."
+    "Rows up to the last one with a cell: blank lines at the end are not leads."
     if len(piece) and piece.column(0)[-1].is_valid:
         return len(piece)
     filled = np.any([column.is_valid() for column in piece.columns], axis=0)
@@ -274,7 +274,7 @@ class TextFile:
     labelled : bool, optional
         Whether `app_complete_flag` must be there (else it is set aside); None: as the header says.
     id_column : str, optional
-        Column that numbers the leads; None: the first, unnamed one.
+        Lead ID column; None: the first, unnamed one.
     carry : sequence of str, optional
         Further columns to take along; None: nothing can be taken along.
     """
@@ -342,6 +342,6 @@ class TextFile:
         lines = 1 + self.rows + self.breaks
         if self.counter.lines != lines:
             fault = f"{self.counter.lines} lines, but {lines} were read"
-            raise SchemaError(f"{self.path}: {fault}; save it as CSV UTF-8 anew")
+            raise SchemaError(f"{self.path}: {fault}; save it as CSV UTF-8 again")
         self.counter = self.last = None
         self.text_ids = []

@@ -1,4 +1,4 @@
-"""Bad input from the command line: one line that names file, column and mend, exit code 1, nothing half-written."""
+"""Bad input from the command line: one line that names file, column and fix, exit code 1, nothing half-written."""
 
 import shutil
 
@@ -27,7 +27,7 @@ def test_stage_stops_at_bad_leads_and_writes_nothing(work):
     before = (work / "outputs/clean/leads.parquet").read_bytes()
     edit(work / "data/leadscoring.csv", "city_mapped", "town")
     message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
-    assert "leadscoring.csv: column missing: 'city_mapped'; add it; column additional: 'town'; remove it" in message
+    assert "leadscoring.csv: column missing: 'city_mapped'; add it; unexpected column 'town'; remove it" in message
     assert "[SchemaError in cell " in message
     assert "of nbs/pipeline/01_clean.ipynb; half-run copy: tmp/01_clean.ipynb]" in message
     assert (work / "tmp/01_clean.ipynb").exists() and not (work / "reports").exists()
@@ -51,7 +51,7 @@ def test_a_bad_cell_costs_one_score_and_no_lead(work):
     ]
 
 
-def test_levels_named_anew_stop_infer(work):
+def test_renamed_levels_stop_infer(work):
     path = work / "outputs/clean/inference.parquet"
     leads = pd.read_parquet(path)
     renamed = leads["first_platform_c_raw"].str.replace("Level", "Stufe")
@@ -73,8 +73,8 @@ def test_score_carries_columns_along(work):
     leads = pd.read_csv(work / "data/leadscoring_inference.csv", dtype=str).rename(columns={"Unnamed: 0": ""})
     leads.assign(name="Ada", phone="12 34").to_csv(work / "named.csv", index=False)
     score = ["leadscore", "score", "named.csv", "-o", "scored.csv", "--model", "outputs/train/model", "--capacity", "1"]
-    additional = "named.csv: column additional: 'name', 'phone'; remove it, or take it along by --carry"
-    assert additional in fails(*score, cwd=work)
+    unexpected = "named.csv: unexpected column 'name', 'phone'; remove it, or take it along by --carry"
+    assert unexpected in fails(*score, cwd=work)
     run(*score, "--carry", "name,phone", cwd=work)
     scores = pd.read_csv(work / "scored.csv")
     assert scores.columns[-2:].tolist() == ["name", "phone"] and set(scores["name"]) == {"Ada"}

@@ -104,7 +104,7 @@ def test_a_number_in_two_files_is_refused(repo, tmp_path):
     split(make_leads(80).assign(**{"": [*range(79), 5]}).drop(columns=LABEL), tmp_path / "twice")
     model = ("--model", "outputs/train/model")
     message = fails("leadscore", "score", str(tmp_path / "twice"), "-o", str(tmp_path / "none"), *model, cwd=repo)
-    assert message.endswith("twice: lead number '5' twice, in part-0.csv and part-7.csv; give each lead its own")
+    assert message.endswith("twice: lead ID '5' appears in part-0.csv and part-7.csv; give each lead its own")
     assert [path.name for path in tmp_path.iterdir()] == ["twice"]
 
 

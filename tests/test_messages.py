@@ -86,7 +86,7 @@ def constants() -> list[str]:
 
 
 def test_messages_are_found():
-    assert len(MESSAGES) > 80 and any("no such file; mend the path" in text for text in MESSAGES.values())
+    assert len(MESSAGES) > 80 and any("no such file; fix the path" in text for text in MESSAGES.values())
 
 
 @pytest.mark.parametrize("place", MESSAGES)
@@ -119,13 +119,13 @@ def test_messages_name_what_there_is():
 # An advice that names an option, a parameter, a command or a variable -> the test that takes it.
 TRIED = {
     "--carry": "tests/test_faults.py::test_score_carries_columns_along",
-    "--id-column": "tests/test_week_one.py::test_the_leads_number_has_one_source",
+    "--id-column": "tests/test_week_one.py::test_the_lead_id_column_has_one_source",
     "--max-unseen": "tests/test_messages.py::test_unseen_levels_are_let_through_as_advised",
     "--dask": "tests/test_many.py::test_a_cluster_scores_the_same_though_a_worker_is_killed",
     "--workers": "tests/test_many.py::test_a_folder_is_scored_as_one_file",
     "--model": "tests/test_week_one.py::test_a_model_folder_needs_nothing_else",
     "base.holdout_days": "tests/test_week_one.py::test_a_short_history_is_said_before_it_costs_minutes",
-    "base.id_column": "tests/test_week_one.py::test_the_leads_number_has_one_source",
+    "base.id_column": "tests/test_week_one.py::test_the_lead_id_column_has_one_source",
     "clean.max_rejected": "tests/test_messages.py::test_bad_leads_are_let_through_as_advised",
     "dvc checkout": "tests/test_messages.py::test_what_is_gone_comes_back_as_advised",
     "dvc repro": "tests/test_messages.py::test_what_is_gone_comes_back_as_advised",

@@ -68,7 +68,7 @@ def test_a_missing_system_library_is_named(work, tmp_path):
     assert message == f"leadscore: libgomp.so.9, a library of the system, is missing; {mend}"
 
 
-def test_the_leads_number_has_one_source(work, leads):
+def test_the_lead_id_column_has_one_source(work, leads):
     "base.id_column counts for every command that reads leads; an option goes before it, and a model knows its own."
     leads.rename(columns={"": "number"}).to_csv(work / "numbered.csv", index=False)
     assert "column missing: ''" in fails("leadscore", "check", "numbered.csv", cwd=work)
@@ -200,7 +200,7 @@ def test_the_database_is_checked_against_what_dvc_holds(own, tmp_path):
     assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 400
     nowhere = f"sqlite:///{tmp_path}/none/../other.db/leads.db"
     message = fails("leadscore", "register", cwd=own, LEADSCORE_DB_URL=nowhere)
-    assert "mend it, or LEADSCORE_DB_URL" in message
+    assert "fix it, or LEADSCORE_DB_URL" in message
 
 
 def history(folder, days):
@@ -225,7 +225,7 @@ def test_a_short_history_is_said_before_it_costs_minutes(own, tmp_path):
     assert len(pd.read_csv(own / "metrics/windows.csv")) == 2
     before = (own / "data.dvc").read_bytes()
     message = fails("leadscore", "data", str(history(tmp_path / "20 days", 20)), cwd=own)
-    assert "1 of 3 windows of 14 days can be measured, of 20 days of history" in message
+    assert "only 1 of 3 windows of 14 days can be measured (20 days of history" in message
     assert "lower base.holdout_days" in message
     assert (own / "data.dvc").read_bytes() == before
     change(own, base={"holdout_days": 5})  # the advice
