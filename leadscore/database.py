@@ -130,7 +130,7 @@ def _check_version(connection: "Connection", there: set[str], ours: set[str]) ->
     version = pd.read_sql_table(_VERSION, connection)["version"].max() if _VERSION in there else None
     if version is None:
         if taken:
-            fault = f"table {taken[0]!r} is there and of no known version"
+            fault = f"table {taken[0]!r} exists, but is of no known version"
             raise LeadscoreError(f"clean.db_url: {fault}; {_ANOTHER} if leadscore wrote it")
         return
     is_partial = version < SCHEMA_VERSION and there - ours - {_VERSION}
@@ -154,7 +154,7 @@ def save_tables(
     views: Optional[dict[str, dict[str, str]]] = None,
     fingerprint: str = "",
 ) -> None:
-    """Write frames as database tables, in place of those that are there: all of them, or none.
+    """Write frames as database tables, in place of those that exist: all of them, or none.
 
     Parameters
     ----------

@@ -191,7 +191,7 @@ def check_across_files(files: Sequence[LeadFile]) -> None:
 
 # %% ../nbs/05_read.ipynb #15ea002c
 def set_stray_aside(leads: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    "Empty the stray dates of leads, which stand in these rows counted from 0, and say so in `fault`."
+    "Empty the stray dates of leads, in these rows counted from 0, and say so in `fault`."
     if not len(rows):
         return leads
     leads = leads.copy()
@@ -302,7 +302,7 @@ def _to_text(cells: pd.Series) -> pyarrow.Array:
 
 
 def validate_leads(raw: pd.DataFrame, labelled: bool = True, where: str = "leads") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judge leads that stand in a frame.
+    """Judge leads of a frame.
 
     Parameters
     ----------
