@@ -25,7 +25,7 @@ _KNOWN = {
 
 
 def audit_leaks(leads: pd.DataFrame, seed: int) -> pd.DataFrame:
-    "Try each column alone, one row a column, best first: column, known (when its value is), auc (out of fold)."
+    "Try each column alone, one row per column, best first: column, known (when its value is), auc (out of fold)."
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -53,7 +53,7 @@ def audit_leaks(leads: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _list_numbers(leads: pd.DataFrame) -> pd.DataFrame:
-    "All columns that a tree can split as they are; a lead's number that is text gets its place in the alphabet."
+    "All columns that a tree can split as they are; a lead ID that is text gets its place in the alphabet."
     numbers = pd.DataFrame({"order in the file": np.arange(len(leads))}, leads.index)
     numbers[ID] = leads[ID]
     if not pd.api.types.is_numeric_dtype(leads[ID]):
@@ -72,12 +72,12 @@ def check_leaks(audit: pd.DataFrame, oof: pd.DataFrame, max_auc: float) -> float
     if best["auc"] >= max_auc:
         raise LeadscoreError(
             f"leak: {best['column']} alone tells the label with AUC {best['auc']:.3f} {limit}; "
-            "mend the file, or raise the limit if this is true"
+            "fix the file, or raise the limit if the column is legitimate"
         )
     auc = float(roc_auc_score(oof[LABEL], oof["probability"]))
     if auc >= max_auc:
         raise LeadscoreError(
-            f"leak: the model has AUC {auc:.3f} {limit} and no single column alone; "
+            f"leak: the model's AUC is {auc:.3f} {limit}, though no single column explains it; "
             "look for columns written after the fact, or raise the limit"
         )
     return auc
@@ -141,8 +141,8 @@ def backtest(leads: pd.DataFrame, training: Training, days: int, windows: int) -
     Returns
     -------
     DataFrame
-        One row a lead of a window, by window: lead_id, created_date, app_complete_flag, window (its first day), and a
-        column of probabilities a model: `leadscore` and the baselines.
+        One row per lead of a window, by window: lead_id, created_date, app_complete_flag, window (its first day), and a
+        column of probabilities per model: `leadscore` and the baselines.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def backtest(leads: pd.DataFrame, training: Training, days: int, windows: int) -
 
 # %% ../nbs/14_audit.ipynb #0fc4bf99
 def cross_fit_baselines(leads: pd.DataFrame, oof: pd.DataFrame, training: Training) -> pd.DataFrame:
-    "`oof` with a column of probabilities a model, `leadscore` and the baselines, which are fitted on its folds."
+    "`oof` with a column of probabilities per model, `leadscore` and the baselines, which are fitted on its folds."
     from joblib import Parallel, delayed
 
     def predict(name: str, test: np.ndarray) -> np.ndarray:

@@ -114,17 +114,17 @@ def _check_sums(folder: Path) -> None:
     meta = folder / "meta.json"
     version = re.search(r'"schema_version": *([0-9]+)', _read_text(meta))
     if version and int(version[1]) != SCHEMA_VERSION:
-        raise SchemaError(f"{meta}: schema version {version[1]}, this code reads {SCHEMA_VERSION}; train anew")
+        raise SchemaError(f"{meta}: schema version {version[1]}, this code reads {SCHEMA_VERSION}; train again")
     names = _list_files(folder)
     missing = [name for name in (*names, SUMS) if not (folder / name).is_file()]
     if missing:
-        raise SchemaError(f"{folder}: model bundle without {missing[0]}; train anew, or name the folder of a model")
+        raise SchemaError(f"{folder}: model bundle without {missing[0]}; train again, or name the folder of a model")
     kept = _read_text(folder / SUMS)
     now = _sum(folder)
     if kept != now:
         lines, needed = kept.splitlines(), now.splitlines()
         changed = [name for name, line in zip(names, needed) if line not in lines] or [SUMS]
-        raise SchemaError(f"{folder}/{changed[0]}: not the file that the model was written with; train anew")
+        raise SchemaError(f"{folder}/{changed[0]}: not the file that the model was written with; train again")
 
 # %% ../nbs/12_bundle.ipynb #1aea32ee
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Bundle:
     calibration, meta : dict
         `slope` and `intercept`; specification, columns, threshold, training period and shares, data hash, version.
     rules, id_column : Infer or None, str or None
-        What makes a list of the scores; column that numbers the leads. A fit has no rules yet.
+        What makes a list of the scores; column that holds the lead IDs. A fit has no rules yet.
     """
 
     blend: Blend
@@ -198,12 +198,12 @@ def _load_blend(folder: Path, features: list[str]) -> Blend:
 
     text = _read_text(folder / "model.txt")
     if "\nend of trees\n" not in text:
-        raise SchemaError(f"{folder}/model.txt: cut off; train anew")
+        raise SchemaError(f"{folder}/model.txt: cut off; train again")
     booster = lightgbm.Booster(model_str=text)
     encoder, linear = Encoder([]), LinearPart()
     vars(encoder).update(_Encoder.read(folder / "encoder.json"))
     if not booster.feature_name() == encoder.features == features:
-        raise SchemaError(f"{folder}/meta.json: other features than model.txt has; train anew")
+        raise SchemaError(f"{folder}/meta.json: other features than model.txt has; train again")
     state = _Linear.read(folder / "linear.json")
     weight = state.pop("weight")
     vars(linear).update(state)
@@ -253,7 +253,7 @@ def add_rules(fit: Path, target: Path, rules: Infer, id_column: Optional[str]) -
     rules : Infer
         Section `infer` of `params.yaml`.
     id_column : str or None
-        Column that numbers the leads; None: the first, unnamed one.
+        Column that holds the lead IDs; None: the first, unnamed one.
 
     Raises
     ------

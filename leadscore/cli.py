@@ -45,7 +45,7 @@ def _find_repo() -> Optional[Path]:
 
 
 def find_id_column(given: Optional[str]) -> Optional[str]:
-    "The column that numbers the leads: as given, else `base.id_column` of the repo that we are in; None: nobody says."
+    "The column that holds the lead IDs: as given, else `base.id_column` of the repo that we are in; None: nobody says."
     root = _find_repo()
     if given is not None or root is None:
         return given
@@ -132,7 +132,7 @@ def check(given: argparse.Namespace) -> None:
     first["value"] = first["value"].map(lambda cell: one_line(cell or "", 60))
     print(count_rules(rejected).drop(columns="file").to_string(index=False))
     print(first.to_string(index=False))
-    raise LeadscoreError(f"{path}: {rejected['row'].nunique()} leads with a bad cell {effect}; mend the cells")
+    raise LeadscoreError(f"{path}: {rejected['row'].nunique()} leads with a bad cell {effect}; fix the cells")
 
 # %% ../nbs/25_cli.ipynb #b0d1e002
 def bundle(given: argparse.Namespace) -> None:
@@ -170,10 +170,10 @@ def register(given: argparse.Namespace) -> None:
         missing = mirror(params, root)
         line = decide_champion(folder, json.loads(metrics.read_text()), params, leads, card, root)
     if missing:
-        print(f"was missing in MLflow and is there now: {', '.join(missing)}")
+        print(f"added to MLflow: {', '.join(missing)}")
     print(line)
     if fill_database(find_leads(root / "data", "leadscoring"), cleaned, params.clean.db_url, params.base.id_column):
-        print("the database held no run, or another one; it holds this one now")
+        print("the database is filled with this run's leads")
 
 # %% ../nbs/25_cli.ipynb #8c029e97
 def _describe_decision(decision: dict) -> str:
@@ -189,7 +189,7 @@ def _describe_decision(decision: dict) -> str:
 
 def champion(given: argparse.Namespace) -> None:
     "Print what was decided about the champion, or go back one."
-    from leadscore.champion import list_decisions, mend_decisions, revert_champion
+    from leadscore.champion import add_missing_decision, list_decisions, revert_champion
     from leadscore.registry import find_champion
     from leadscore.tracking import connect, main_checkout, needing_store
 
@@ -199,7 +199,7 @@ def champion(given: argparse.Namespace) -> None:
             print(revert_champion(params))
             return
         client, _ = connect(params)
-        mend_decisions(client)
+        add_missing_decision(client)
         decisions, standing = list_decisions(client), find_champion(client)
     for decision in decisions:
         print(_describe_decision(decision))
@@ -217,7 +217,7 @@ def verify(given: argparse.Namespace) -> None:
     print(f"{given.receipt}: every score is the same")
 
 # %% ../nbs/25_cli.ipynb #3a05463f
-_ID = "column that numbers the leads, '' for the first, unnamed one (default: base.id_column of the params.yaml here"
+_ID = "column that holds the lead IDs, '' for the first, unnamed one (default: base.id_column of the params.yaml here"
 
 
 def _split(names: str) -> list[str]:
@@ -228,7 +228,7 @@ def _split(names: str) -> list[str]:
 def _count(text: str) -> int:
     "A number of processes."
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
     return int(text)
 
 
@@ -254,12 +254,12 @@ def _add_score(commands: "argparse._SubParsersAction") -> None:
     option("--id-column", metavar="COLUMN", help=f"{_ID}, else the model's)")
     kept = "columns of the file to take along into the list"
     option("--carry", type=_split, default=[], metavar="COLUMN,COLUMN", help=kept)
-    faster = "leave the reasons out, which takes a tenth of the time"
+    faster = "leave the reasons out: about ten times as fast"
     option("--no-reasons", dest="reasons", action="store_false", help=faster)
 
     folders = command.add_argument_group("where the files of a folder are scored, side by side")
     option = folders.add_mutually_exclusive_group().add_argument  # one of them
-    option("--workers", type=_count, metavar="N", help="processes of this machine (default: one a core)")
+    option("--workers", type=_count, metavar="N", help="processes of this machine (default: one per core)")
     option("--dask", metavar="tcp://HOST:PORT", help="a Dask scheduler whose workers see the same folders, instead")
 
     rules = command.add_argument_group("rules (default: the model's own, from section infer of params.yaml)")
@@ -269,8 +269,10 @@ def _add_score(commands: "argparse._SubParsersAction") -> None:
     option("--capacity", type=int, metavar="N", help=f"{calls}; {worth}")
     option("--cost-per-call", type=float, metavar="X", help="in the unit of the value")
     option("--value-per-application", type=float, metavar="X", help="in the unit of the cost")
-    option("--min-seen", type=int, metavar="N", help="leads of a kind in training that make a score sure")
-    option("--max-unseen", type=float, metavar="SHARE", help="how far unseen levels may lie above training")
+    seen = "training leads with the same platform, medium and source that make a score sure"
+    option("--min-seen", type=int, metavar="N", help=seen)
+    unseen = "by how much the share of unseen levels may lie above training's"
+    option("--max-unseen", type=float, metavar="SHARE", help=unseen)
 
 
 def _add_others(commands: "argparse._SubParsersAction") -> None:
@@ -278,7 +280,7 @@ def _add_others(commands: "argparse._SubParsersAction") -> None:
     option = _add(commands, check, "leadscore check leads.csv").add_argument
     option("leads", help="CSV file of leads, with or without label")
     option("--id-column", metavar="COLUMN", help=f"{_ID})")
-    more = "columns of the file that are no part of a lead"
+    more = "columns of the file that are not part of a lead"
     option("--carry", type=_split, default=[], metavar="COLUMN,COLUMN", help=more)
     option = _add(commands, data, "leadscore data ~/leads").add_argument
     option("source", help="folder with leadscoring.csv and leadscoring_inference.csv, files or folders, or: sample")
@@ -293,7 +295,7 @@ def _add_others(commands: "argparse._SubParsersAction") -> None:
     option("receipt", help="the _receipt.json beside a list")
 
 # %% ../nbs/25_cli.ipynb #0b6fd0e7
-_EXIT_CODES = "0 done; 1 something that you can mend, named on stderr in one line; 2 a wrong command line"
+_EXIT_CODES = "0 done; 1 something that you can fix, named on stderr in one line; 2 a wrong command line"
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

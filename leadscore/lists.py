@@ -86,16 +86,16 @@ def check_target(source: Path, target: Path) -> None:
     place, written = source.resolve(), [path.resolve() for path in (target, *besides)]
     is_within = source.is_dir() and (written[0] in place.parents or place in written[0].parents)
     if place in written or is_within:
-        raise SchemaError(f"{target}: would take the place of the leads in {source}; name another output")
+        raise SchemaError(f"{target}: would overwrite the leads in {source}; name another output")
     if source.is_dir():
         is_other = target.is_file() or (target.is_dir() and not all(map(_is_list, target.iterdir())))
         if is_other:
-            raise SchemaError(f"{target}: is there, and no folder of lists; name another output")
+            raise SchemaError(f"{target}: exists, and is not a folder of lists; name another output")
     elif target.is_dir() or target.suffix not in (".csv", ".parquet"):
-        raise SchemaError(f"{target}: no file to write scores to; name one that ends in .csv or .parquet")
+        raise SchemaError(f"{target}: not a file to write scores to; name one that ends in .csv or .parquet")
     for beside in besides:
         if beside.is_dir():
-            raise SchemaError(f"{beside}: is a folder, and a list has a file there; name another output")
+            raise SchemaError(f"{beside}: is a folder; a file must be written there; name another output")
 
 # %% ../nbs/16_lists.ipynb #14ed0008
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Scoring:
     bundle : Bundle
     rules : Infer
     id_column : str, optional
-        Column that numbers the leads; empty: the first, unnamed one.
+        Column that holds the lead IDs; empty: the first, unnamed one.
     carry : sequence of str
         Further columns to take along.
     reasons : bool
@@ -261,7 +261,7 @@ def score_frame(frame: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     Parameters
     ----------
     frame : DataFrame
-        One row a lead, columns as in a file of leads; the lead's number under its own name or as `lead_id`; columns
+        One row per lead, columns as in a file of leads; the lead ID under its own name or as `lead_id`; columns
         that may be empty may be left out, and a label is set aside.
     bundle : Bundle
         The model.
@@ -274,7 +274,7 @@ def score_frame(frame: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     Raises
     ------
     SchemaError
-        A column is missing or additional, a number is missing or stands twice, or the levels are not those that the
+        A column is missing or unexpected, a lead ID is missing or appears twice, or the levels are not those that the
         model knows.
     """
     where, columns = "leads to be scored", list_columns(labelled=False)

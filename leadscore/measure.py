@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['measure', 'measure_groups', 'bootstrap', 'measure_intervals', 'wilson_interval', 'measure_slices',
-           'curve_calibration', 'list_scores', 'list_promises', 'curve_roc', 'curve_precision_recall', 'curve_gain',
-           'curve_lift', 'list_confusion', 'curve_decision']
+           'curve_calibration', 'summarize_scores', 'list_promises', 'curve_roc', 'curve_precision_recall',
+           'curve_gain', 'curve_lift', 'list_confusion', 'curve_decision']
 
 # %% ../nbs/13_measure.ipynb #90036ea7
 from functools import partial
@@ -130,7 +130,7 @@ def bootstrap(label: np.ndarray, probability: np.ndarray, threshold: float, draw
     Returns
     -------
     DataFrame
-        One row a draw, one column a metric. The ece of a draw is larger than that of the leads: drawing adds noise.
+        One row per draw, one column per metric. The ece of a draw is larger than that of the leads: drawing adds noise.
     """
     rng = np.random.default_rng(seed)
     n = len(label)
@@ -149,7 +149,7 @@ def bootstrap(label: np.ndarray, probability: np.ndarray, threshold: float, draw
 def measure_intervals(
     predictions: pd.DataFrame, models: list[str], threshold: float, draws: int, seed: int
 ) -> pd.DataFrame:
-    "One row a model and metric, all leads together: model, metric, value, low, high."
+    "One row per model and metric, all leads together: model, metric, value, low, high."
     rows = []
     label = predictions[LABEL]
     for model in models:
@@ -187,7 +187,7 @@ def measure_slices(
     predictions: pd.DataFrame, slices: dict[str, pd.Series], models: list[str], threshold: float,
     draws: int, seed: int, min_leads: int = 200,
 ) -> pd.DataFrame:  # fmt: skip
-    "One row a group and model, with 95 % intervals; `slices` says the group of each lead, as text."
+    "One row per group and model, with 95 % intervals; `slices` says the group of each lead, as text."
     rows, measured = [], ["auc", "log_loss", "ece"]
     for by, groups in slices.items():
         sizes = groups.map(groups.value_counts())
@@ -204,7 +204,7 @@ def measure_slices(
 
 # %% ../nbs/13_measure.ipynb #79277990
 def curve_calibration(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: int) -> pd.DataFrame:
-    "Promised and actual share of completions in equally large bins of the score, one row a model and bin."
+    "Promised and actual share of completions in equally large bins of the score, one row per model and bin."
     rows = []
     for name, probability in probabilities.items():
         for leads in _split_evenly(probability, bins):
@@ -214,8 +214,8 @@ def curve_calibration(label: np.ndarray, probabilities: dict[str, np.ndarray], b
     return pd.DataFrame(rows, columns=["model", "leads", "promised", "actual"]).round(6)
 
 # %% ../nbs/13_measure.ipynb #2f942a82
-def list_scores(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
-    "One row a month: month, leads, p10 to p90 of the probabilities, promised (their mean), actual (share completed)."
+def summarize_scores(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
+    "One row per month: month, leads, p10 to p90 of the probabilities, promised (their mean), actual (share completed)."
     month = predictions[DATE].dt.strftime("%Y-%m")
     leads = predictions.groupby(month.rename("month"))
     quantiles = leads[model].quantile([0.1, 0.25, 0.5, 0.75, 0.9]).unstack()
@@ -226,7 +226,7 @@ def list_scores(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
 
 # %% ../nbs/13_measure.ipynb #e51f8965
 def list_promises(predictions: pd.DataFrame, model: str, cuts: list[float]) -> pd.DataFrame:
-    "One row a grade and month: completions promised and actual, the latter's 95 % interval, `kept` if within."
+    "One row per grade and month: completions promised and actual, the latter's 95 % interval, `kept` if within."
     grades = grade(predictions[model], cuts).rename("grade")
     month = predictions[DATE].dt.strftime("%Y-%m").rename("month")
     leads = predictions.groupby([grades, month])
@@ -241,7 +241,7 @@ def list_promises(predictions: pd.DataFrame, model: str, cuts: list[float]) -> p
 
 # %% ../nbs/13_measure.ipynb #771ef6b5
 def curve_roc(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 101) -> pd.DataFrame:
-    "False positive rate on an even grid, and one column of true positive rates a model; `baseline` is chance."
+    "False positive rate on an even grid, and one column of true positive rates per model; `baseline` is chance."
     from sklearn.metrics import roc_curve
     grid = np.linspace(0, 1, points)
     table = pd.DataFrame({"false_positive_rate": grid})
@@ -252,7 +252,7 @@ def curve_roc(label: np.ndarray, probabilities: dict[str, np.ndarray], points: i
 
 # %% ../nbs/13_measure.ipynb #a9640cba
 def curve_precision_recall(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 101) -> pd.DataFrame:
-    "Precision at an even grid of recalls, one column a model; `baseline` is the share of leads that completed."
+    "Precision at an even grid of recalls, one column per model; `baseline` is the share of leads that completed."
     from sklearn.metrics import precision_recall_curve
     grid = np.linspace(0, 1, points)
     table = pd.DataFrame({"recall": grid})
@@ -264,7 +264,7 @@ def curve_precision_recall(label: np.ndarray, probabilities: dict[str, np.ndarra
 
 # %% ../nbs/13_measure.ipynb #e005d88e
 def curve_gain(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: int) -> pd.DataFrame:
-    "Share of all completions among the best-scored share of leads; `in_order_of_arrival` is calling without a score."
+    "Share of all completions among the best-scored share of leads; `random_order` is calling without one."
     share = np.linspace(0, 1, bins + 1)
     called = np.round(share * len(label))
     each = np.ones(len(label))
@@ -272,7 +272,7 @@ def curve_gain(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: in
     for name, probability in probabilities.items():
         completed = _count_completed(label, probability, each, called)
         table[name] = completed / label.sum()
-    return table.assign(in_order_of_arrival=share).round(6)
+    return table.assign(random_order=share).round(6)
 
 # %% ../nbs/13_measure.ipynb #648e6c0d
 def curve_lift(label: np.ndarray, probabilities: dict[str, np.ndarray], bins: int) -> pd.DataFrame:
@@ -293,10 +293,11 @@ def list_confusion(label: np.ndarray, probability: np.ndarray, threshold: float)
 
 # %% ../nbs/13_measure.ipynb #029be2fa
 def curve_decision(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 50) -> pd.DataFrame:
-    """Applications less what the calls cost, a lead, in applications, where leads above a threshold are called.
+    """Net benefit per lead of calling those above a threshold, in applications: those won less what the calls cost.
 
-    One row a threshold, one column a model; `call_all` calls all leads.
-    Source: Vickers and Elkin, "Decision curve analysis" (2006); theirs counts in applications less their own call.
+    One row per threshold, one column per model; `call_all` calls all leads.
+    Source: Vickers and Elkin, "Decision curve analysis" (2006). Their net benefit is this value divided by
+    (1 - threshold).
     """
     thresholds = np.linspace(0, 0.98, points)
     gains = label[:, None] - thresholds

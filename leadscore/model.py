@@ -29,7 +29,7 @@ class Training:
     Attributes
     ----------
     spec, cleaner : ModelSpec, Cleaner
-        Of the cleaner, tables and coverage are used; its levels are fitted anew on the leads of each fit.
+        Of the cleaner, tables and coverage are used; its levels are fitted again on the leads of each fit.
     folds, threshold : int, float
         Of the out-of-fold predictions; probability from which a lead counts as predicted 1.
     seed, threads : int
@@ -124,7 +124,7 @@ _EFFECTS += [(columns, True, 0.4) for columns in _DRIFTING]
 
 
 def _encode_hot(codes: np.ndarray, names: list[str], freedom: float) -> tuple:
-    "A sparse matrix, one column a level that two leads have, and these levels."
+    "A sparse matrix, one column per level that two leads have, and these levels."
     from scipy import sparse
 
     sizes = np.bincount(codes, minlength=len(names))
@@ -137,7 +137,7 @@ def _encode_hot(codes: np.ndarray, names: list[str], freedom: float) -> tuple:
 
 
 def _read_effects(weights: np.ndarray, levels: list[list[str]], stretches: int) -> list[dict]:
-    "Weights by effect and level; a drift has one a stretch."
+    "Weights by effect and level; a drift has one per stretch."
     effects, start = [], 0
     for (columns, drift, freedom), names in zip(_EFFECTS, levels):
         width = stretches if drift else 1
@@ -160,7 +160,7 @@ class LinearPart:
     origin, knots : str, list of float
         Date, and days from it between which a drift is a straight line.
     effects : list of dict
-        `columns`, `drift` (bool), `weights` (level -> weight, or a list of one a stretch), `mean` (over training).
+        `columns`, `drift` (bool), `weights` (level -> weight, or a list of one per stretch), `mean` (over training).
     """
 
     STRETCH = 20  # days
@@ -321,7 +321,7 @@ def cross_fit(leads: pd.DataFrame, training: Training) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a lead, in the given order: number, date, label, `fold`, `logit` (not calibrated), `probability`.
+        One row per lead, in the given order: lead ID, date, label, `fold`, `logit` (not calibrated), `probability`.
     """
     from joblib import Parallel, delayed
     from sklearn.model_selection import StratifiedKFold

@@ -120,10 +120,10 @@ def read_receipt(path: Path) -> Receipt:
         receipt = Receipt.model_validate_json(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
-        raise SchemaError(f"{path}: no receipt ({reason}); name the _receipt.json beside a list") from None
+        raise SchemaError(f"{path}: not a receipt ({reason}); name the _receipt.json beside a list") from None
     is_name = Path(receipt.scores).name == receipt.scores not in ("", "..")
     if not is_name or "\0" in f"{receipt.leads}{receipt.model}{receipt.scores}":
-        raise SchemaError(f"{path}: names a list that is not beside it; this is no receipt of ours")
+        raise SchemaError(f"{path}: names a list that is not beside it; this is not a receipt of ours")
     return receipt
 
 # %% ../nbs/17_receipt.ipynb #16c0000a
@@ -149,7 +149,7 @@ def _compare(new: Path, kept: Path) -> Optional[str]:
 
 
 def compare_lists(new: Path, kept: Path) -> list[str]:
-    "How lists that were made anew differ from those that were kept, file by file."
+    "How lists that were made again differ from those that were kept, file by file."
     files = list_files(new)
     pairs = {file: kept / file.name if new.is_dir() else kept for file in files}
     return list(filter(None, (_compare(file, other) for file, other in pairs.items())))

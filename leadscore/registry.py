@@ -22,7 +22,7 @@ from .params import LeadscoreError, SchemaError, one_line
 from .sample import is_sample, make_leads
 from .schema import ID, LABEL, LIST, REASONS, list_columns
 from leadscore.tracking import (
-    SQLITE, describe_refusal, import_mlflow, needing_store, open_store, read_lock, resolve_tracking_uri, tag_data,
+    SQLITE, describe_refusal, import_mlflow, needing_store, open_store, read_lock, resolve_tracking_uri, data_tags,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check_origin(root: Path) -> None:
     model, cleaned = root / "outputs/train/model", root / "outputs/clean/leads.parquet"
     deps = read_lock(root).get("clean", {}).get("deps", [])
     used = [dep.get("md5") for dep in deps if dep["path"] == "data"]
-    lying = tag_data(root).get("data_md5")
+    lying = data_tags(root).get("data_md5")
     mend = f"not the leads that {model} was trained on; run dvc repro first"
     if used and lying and used != [lying]:
         raise LeadscoreError(f"{root / 'data'}: {mend}")
@@ -130,7 +130,7 @@ def _log_bundle(client: "MlflowClient", experiment_id: str, folder: Path, card: 
                 input_example=make_leads(5).rename(columns={"": ID}).drop(columns=LABEL),
                 pip_requirements=[f"{name}=={find_installed(name)}" for name in _PACKAGES],
             )
-        return str(mlflow.register_model(info.model_uri, MODEL, tags=tags | tag_data(root)).version)
+        return str(mlflow.register_model(info.model_uri, MODEL, tags=tags | data_tags(root)).version)
 
 
 def _find_version(client: "MlflowClient", folder: Path) -> Optional[str]:
@@ -183,7 +183,7 @@ def fetch_bundle(uri: str, folder: Path) -> Path:
     Raises
     ------
     SchemaError
-        Its files are gone, or it is no bundle.
+        Its files are gone, or it is not a bundle.
     LeadscoreError
         MLflow does not know it, or can't give it.
     """
@@ -197,7 +197,7 @@ def fetch_bundle(uri: str, folder: Path) -> Path:
             raise LeadscoreError(f"{uri}: {one_line(error, 200)}; name one that MLflow has") from None
         raise LeadscoreError(f"{uri}: {describe_refusal(error)}") from None
     except OSError as error:
-        raise LeadscoreError(f"{uri}: {one_line(error, 200)}; mend that") from None
+        raise LeadscoreError(f"{uri}: {one_line(error, 200)}; fix that") from None
     bundles = [meta.parent for meta in path.glob("**/meta.json")]
     if len(bundles) == 1:
         return bundles[0]
@@ -213,7 +213,7 @@ def _check_uri(uri: str) -> str:
     "Check that a URI is one of a model, and that there is a store; the champion's, if it is asked for, by its version."
     if not _MODEL_URI.fullmatch(uri):
         forms = f"{CHAMPION}, models:/{MODEL}/3, or runs:/ID/PATH"
-        raise LeadscoreError(f"{uri}: no URI of a model; write {forms}")
+        raise LeadscoreError(f"{uri}: not a model URI; write {forms}")
     try:
         import_mlflow()
     except ImportError:
@@ -248,7 +248,7 @@ def download_bundle(uri: str, folder: Path) -> tuple[Path, str]:
     Raises
     ------
     LeadscoreError
-        It is no URI of a model, there is no store or champion, or as for `fetch_bundle`.
+        It is not a model URI, there is no store or champion, or as for `fetch_bundle`.
     """
     uri = _check_uri(uri)
     return fetch_bundle(uri, folder), uri

@@ -121,7 +121,7 @@ def _run_notebook(stage: str, half_run: Path, parameters: dict, root: Path) -> d
     import papermill
     from traitlets.config import Config
 
-    notebook, copy = f"nbs/pipeline/{half_run.name}", f"half-run copy: tmp/{half_run.name}"
+    notebook, copy = f"nbs/pipeline/{half_run.name}", f"partly run copy: tmp/{half_run.name}"
     try:
         return papermill.execute_notebook(
             root / notebook, half_run, parameters=parameters, kernel_name="python3", cwd=root,
@@ -129,7 +129,7 @@ def _run_notebook(stage: str, half_run: Path, parameters: dict, root: Path) -> d
             config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
         )  # fmt: skip
     except nbclient.exceptions.DeadKernelError:
-        raise LeadscoreError(f"{stage}: the kernel died, perhaps for want of memory; {copy}") from None
+        raise LeadscoreError(f"{stage}: the kernel died, perhaps out of memory; {copy}") from None
     except papermill.PapermillExecutionError as error:
         if error.ename not in _PLAIN:
             print("\n".join(error.traceback), file=sys.stderr)
@@ -169,7 +169,7 @@ def run_stage(stage: str) -> None:
             mirror(params, root, [stage], just_run=True)
     except Exception as error:
         fault = f"{stage}: not in MLflow ({one_line(error, 200)})"
-        print(f"leadscore: {fault}; leadscore register puts it in later", file=sys.stderr)
+        print(f"leadscore: {fault}; leadscore register logs it later", file=sys.stderr)
 
 # %% ../nbs/23_stage.ipynb #160807cc
 def main(arguments: Optional[list[str]] = None) -> int:

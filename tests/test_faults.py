@@ -29,7 +29,7 @@ def test_stage_stops_at_bad_leads_and_writes_nothing(work):
     message = fails("python", "-m", "leadscore.stage", "clean", cwd=work)
     assert "leadscoring.csv: column missing: 'city_mapped'; add it; unexpected column 'town'; remove it" in message
     assert "[SchemaError in cell " in message
-    assert "of nbs/pipeline/01_clean.ipynb; half-run copy: tmp/01_clean.ipynb]" in message
+    assert "of nbs/pipeline/01_clean.ipynb; partly run copy: tmp/01_clean.ipynb]" in message
     assert (work / "tmp/01_clean.ipynb").exists() and not (work / "reports").exists()
     assert (work / "outputs/clean/leads.parquet").read_bytes() == before
 
@@ -84,7 +84,7 @@ def test_score_carries_columns_along(work):
 def test_score_refuses_a_model_that_is_incomplete_or_old(work):
     score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", *MODEL]
     edit(work / "outputs/train/model/meta.json", '"schema_version": 4', '"schema_version": 0')
-    assert "schema version 0, this code reads 4; train anew" in fails(*score, cwd=work)
+    assert "schema version 0, this code reads 4; train again" in fails(*score, cwd=work)
     edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 4')
     (work / "outputs/train/model/cleaner.json").unlink()
     assert "outputs/train/model: model bundle without cleaner.json" in fails(*score, cwd=work)

@@ -33,7 +33,7 @@ def leads():
 
 
 def write_cells(leads):
-    "One text a lead and column, and the days since the first of January 2021."
+    "One text per lead and column, and the days since the first of January 2021."
     table = pd.DataFrame({"city": leads["city_mapped_raw"]})
     for name in (PLATFORM, MEDIUM, SOURCE):
         column = "first_platform_c_raw" if name == PLATFORM else f"first_utm_{name}_c_raw"

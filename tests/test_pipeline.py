@@ -109,7 +109,7 @@ def test_mlflow_holds_the_runs(repo, client):
 
 def test_register_is_done_once(repo, client, monkeypatch):
     assert str(client.get_model_version_by_alias("leadscore", "champion").version) == "1"
-    assert "version 1 of leadscore, registered before; champion" in run("leadscore", "register", cwd=repo).stdout
+    assert "version 1 of leadscore, already registered; champion" in run("leadscore", "register", cwd=repo).stdout
     [version] = client.search_model_versions("name = 'leadscore'")
     assert version.description == client.get_registered_model("leadscore").description
     assert version.description.startswith("# Model card\n")

@@ -85,7 +85,7 @@ def test_a_copy_shares_nothing_and_a_moved_repo_keeps_its_champion(settled, tmp_
     assert "moved or copied" in run(*SCORE, cwd=moved).stderr
     assert (moved / "tmp/list.csv").read_bytes() == (settled / "outputs/infer/scored_leads.csv").read_bytes()
     done = run("leadscore", "register", cwd=moved)
-    assert (done.stdout, done.stderr) == ("version 1 of leadscore, registered before; champion\n", "")
+    assert (done.stdout, done.stderr) == ("version 1 of leadscore, already registered; champion\n", "")
     uris = [logged.info.artifact_uri for logged in open_store(moved).search_runs(["1"])]
     assert all(uri.startswith(f"file://{moved}/mlruns/") for uri in uris)
     assert not other.exists() and look(settled) == before
@@ -108,8 +108,8 @@ def test_a_deleted_experiment_is_restored_and_a_deleted_run_logged_again(settled
     assert restored == "note: the experiment leadscore was deleted in MLflow; it is restored, with its runs"
     client.delete_run(client.get_model_version("leadscore", "1").run_id)
     said = run("leadscore", "register", cwd=folder).stdout
-    again = "version 1 of leadscore, registered before; champion\n"
-    assert said == f"was missing in MLflow and is there now: train\n{again}"
+    again = "version 1 of leadscore, already registered; champion\n"
+    assert said == f"added to MLflow: train\n{again}"
     run(*SCORE, cwd=folder)
 
 
@@ -177,7 +177,7 @@ def test_a_revert_to_a_deleted_version_changes_nothing(replaced, tmp_path):
     message = fails("leadscore", "champion", "--revert", cwd=folder)
     assert "version 1, the champion before version 2, was deleted in MLflow" in message
     assert list_champion(folder) == before
-    assert "version 2 of leadscore, registered before; champion\n" in run("leadscore", "register", cwd=folder).stdout
+    assert "version 2 of leadscore, already registered; champion\n" in run("leadscore", "register", cwd=folder).stdout
 
 
 def test_a_missing_decision_is_put_in(replaced, tmp_path):
@@ -187,7 +187,7 @@ def test_a_missing_decision_is_put_in(replaced, tmp_path):
     client.set_registered_model_alias("leadscore", "champion", "1")  # as a revert that was killed leaves it
     assert "not champion: it was reverted" in run("leadscore", "register", cwd=folder).stdout
     client.set_registered_model_alias("leadscore", "champion", "2")  # as a killed register leaves it
-    assert "version 2 of leadscore, registered before; champion\n" in run("leadscore", "register", cwd=folder).stdout
+    assert "version 2 of leadscore, already registered; champion\n" in run("leadscore", "register", cwd=folder).stdout
     said = run("leadscore", "champion", "--revert", cwd=folder).stdout
     assert said == "version 1 of leadscore; champion again, in place of version 2\n"
     decided = ["made champion (nothing was compared: version 1 is the sample's); champion: 2"]
@@ -201,7 +201,7 @@ def test_messages_tell_a_store_that_is_away_from_one_that_is_wrong(settled, tmp_
     away, wrong = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}, {"MLFLOW_TRACKING_URI": "ftp://host/leads"}
     assert "run this again when its store is back" in fails("leadscore", "champion", cwd=settled, **away)
     assert "run this again when its store is back, or name a folder" in fails(*SCORE, cwd=settled, **away)
-    mend = "mend section mlflow of params.yaml, or the variable MLFLOW_TRACKING_URI"
+    mend = "fix section mlflow of params.yaml, or the variable MLFLOW_TRACKING_URI"
     assert mend in fails("leadscore", "champion", cwd=settled, **wrong)
     broken = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/no.db"}
     assert f"file is not a database; {mend}" in fails(*SCORE, cwd=settled, **broken)

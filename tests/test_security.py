@@ -91,7 +91,7 @@ def test_a_changed_byte_of_a_model_is_refused(work):
     shutil.copyfile(work / "data/leadscoring_inference.csv", work / "leads.csv")
     path = work / "outputs/train/model/linear.json"
     path.write_bytes(path.read_bytes().replace(b"0.3", b"0.4", 1))
-    assert "linear.json: not the file that the model was written with; train anew" in fails(*SCORE, cwd=work)
+    assert "linear.json: not the file that the model was written with; train again" in fails(*SCORE, cwd=work)
     assert not (work / "scored.csv").exists()
 
 

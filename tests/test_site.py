@@ -159,7 +159,7 @@ def test_api_entry_leads_to_its_notebook(page, site):
     page.goto(f"{site}api/13_measure.html")
     entry = page.locator("dl.py", has=page.locator("[id='leadscore.measure.curve_decision']"))
     text = entry.inner_text()
-    assert "probabilities: dict[str, ndarray]" in text and "threshold, one column a model" in text
+    assert "probabilities: dict[str, ndarray]" in text and "threshold, one column per model" in text
     assert re.search(r"Parameters:\s.*label \(.*\) – .*Returns:\s.*Source\s+Vickers and Elkin", text, re.S)
     assert "----" not in text
     entry.get_by_text("[source]").click()

@@ -186,14 +186,14 @@ def test_the_database_on_a_full_disk(work):
 def test_without_mlflow_the_pipeline_goes_on(torn):
     lost = {"MLFLOW_TRACKING_URI": "http://ada:s3cret@127.0.0.1:9"}
     done = run("dvc", "repro", "--single-item", "--force", "experiment", cwd=torn, **lost)
-    assert "not in MLflow" in done.stderr and "leadscore register puts it in later" in done.stderr
+    assert "not in MLflow" in done.stderr and "leadscore register logs it later" in done.stderr
     assert "s3cret" not in done.stderr + done.stdout
     assert run("git", "status", "--porcelain", cwd=torn).stdout == ""
     message = fails("leadscore", "register", cwd=torn, **lost)
     assert "MLflow: API request to" in message and "s3cret" not in message
     back = {"MLFLOW_TRACKING_URI": f"sqlite:///{torn.parent}/back.db"}
     said = run("leadscore", "register", cwd=torn, **back).stdout
-    assert f"was missing in MLflow and is there now: {', '.join(STAGES)}" in said
+    assert f"added to MLflow: {', '.join(STAGES)}" in said
     assert "version 1 of leadscore, registered; champion" in said
     client = mlflow.MlflowClient(back["MLFLOW_TRACKING_URI"])
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
@@ -223,5 +223,5 @@ def test_two_at_once(torn):
     both = [start("leadscore", "register", cwd=torn, **store) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("registered before" in text for text in said) == [False, True]
+    assert sorted("already registered" in text for text in said) == [False, True]
     assert len(mlflow.MlflowClient(store["MLFLOW_TRACKING_URI"]).search_model_versions("name = 'leadscore'")) == 1

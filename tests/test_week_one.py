@@ -188,7 +188,7 @@ def test_the_database_is_checked_against_what_dvc_holds(own, tmp_path):
     assert "database" not in run("leadscore", "register", cwd=own).stdout
     (own / "outputs/leads.db").unlink()
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=own).stdout
-    filled = "the database held no run, or another one; it holds this one now"
+    filled = "the database is filled with this run's leads"
     assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 400
     assert filled in run("leadscore", "register", cwd=own, LEADSCORE_DB_URL=there).stdout and count(there) == 400
     assert filled not in run("leadscore", "register", cwd=own, LEADSCORE_DB_URL=there).stdout
