@@ -5,7 +5,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(VENV)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
-unexport PYTHONDONTWRITEBYTECODE  # each process would compile its packages anew
+unexport PYTHONDONTWRITEBYTECODE  # each process would compile its packages again
 SETUP := .venv/.setup
 # The kernel opens no port, and so does not warn of one.
 EXECUTE := jupyter nbconvert --log-level=ERROR --execute \
@@ -18,7 +18,7 @@ help: ## list the targets
 
 setup: $(SETUP) ## make .venv from requirements.lock and install the package into it
 
-# A .venv that came along when the folder was moved or copied runs the code of its first place: it is made anew.
+# A .venv that came along when the folder was moved or copied runs the code of its first place: it is made again.
 ifneq ($(shell cat $(SETUP) 2>/dev/null),$(CURDIR))
 .PHONY: $(SETUP)
 NEW := --clear
@@ -100,6 +100,6 @@ study: $(SETUP) ## measure features, parts of the model and leaks on the leads c
 bench: $(SETUP) ## measure what users wait for, beside the targets
 	python benchmarks/bench.py
 
-lock: $(SETUP) ## resolve requirements.lock anew
+lock: $(SETUP) ## resolve requirements.lock again
 	uv pip compile --quiet --upgrade pyproject.toml --extra dev --python-version 3.11 --no-emit-index-url \
 		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock
