@@ -117,7 +117,7 @@ def test_cells_run_neither_in_a_spreadsheet_nor_in_a_database(work):
 def test_no_path_leaves_its_folder(work):
     receipt, path = json.loads((work / RECEIPT).read_text()), work / "outputs/infer/other_receipt.json"
     refused = {"scores": "../../../etc/passwd"}, "names a list that is not beside it"
-    leads = {"leads": "/etc/passwd"}, "not the same: passwd has changed"
+    leads = {"leads": "/etc/passwd"}, "passwd has changed"
     model = {"model": "/etc/passwd"}, "not the same: /etc/passwd is another model now"
     for changed, message in (leads, model, refused):
         path.write_text(json.dumps({**receipt, **changed}))
@@ -126,8 +126,9 @@ def test_no_path_leaves_its_folder(work):
     assert "is gone" in fails("leadscore", "verify", str(path), cwd=work)
     sums = work / "outputs/train/model/SHA256SUMS"
     sums.write_text(sums.read_text().replace("  model.txt", "  ../model.txt"))
-    message = fails("leadscore", "verify", RECEIPT, cwd=work)
-    assert "not the file that the model was written with" in message
+    assert "../train/model is another model now" in fails("leadscore", "verify", RECEIPT, cwd=work)
+    shutil.copyfile(work / "data/leadscoring_inference.csv", work / "leads.csv")
+    assert "not the file that the model was written with" in fails(*SCORE, cwd=work)
 
 
 def test_passwords_stay_out_of_logs_reports_and_mlflow(work):

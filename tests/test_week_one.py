@@ -81,7 +81,7 @@ def test_the_lead_id_column_has_one_source(work, leads):
     elsewhere = work / "elsewhere"
     elsewhere.mkdir()
     again, _ = score(work, work / "numbered.csv", elsewhere / "scored.csv", cwd=elsewhere)
-    assert again.equals(listed)
+    pd.testing.assert_frame_equal(again, listed)
 
 
 @pytest.mark.slow
