@@ -160,7 +160,8 @@ def _fetch_model(receipt: Receipt, folder: Path, work: Path) -> Path:
         return folder / receipt.model
     from leadscore.registry import download_bundle
 
-    return download_bundle(receipt.model, work / "model")
+    path, _ = download_bundle(receipt.model, work / "model")
+    return path
 
 
 def _list_changes(receipt: Receipt, places: dict[str, Path]) -> list[str]:
