@@ -76,7 +76,13 @@ def normalise(notebook: dict) -> dict:
     return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
 
 # %% ../nbs/23_stage.ipynb #94ac54a7
-_QUIET = "c = get_config()\nc.IPKernelApp.log_level = 'CRITICAL'\n"  # else a busy kernel complains when it is stopped
+# Settings of a kernel. Without them, one that is stopped while it is busy complains.
+_QUIET = """import logging
+
+logging.getLogger("tornado").setLevel("CRITICAL")
+c = get_config()
+c.IPKernelApp.log_level = "CRITICAL"
+"""
 
 
 def _change_environment(variables: dict[str, Optional[str]]) -> dict[str, Optional[str]]:
