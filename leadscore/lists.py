@@ -16,6 +16,7 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 import pyarrow
+from pyarrow import parquet
 
 from .bundle import Bundle
 from .files import hold, run_each, temporary_folder, write_csv, write_parquet, write_whole
@@ -73,9 +74,15 @@ def name_beside(target: Path, ending: str) -> Path:
 # %% ../nbs/16_lists.ipynb #14ed0018
 def _is_list(path: Path) -> bool:
     "Whether a file is a list of ours, by its first columns."
-    start = ",".join(LIST[:3])
-    if path.suffix != ".csv" or not path.is_file():
+    if not path.is_file() or path.suffix not in (".csv", ".parquet"):
         return False
+    if path.suffix == ".parquet":
+        try:
+            names = parquet.read_schema(path).names
+        except pyarrow.ArrowInvalid:
+            return False
+        return names[:3] == LIST[:3]
+    start = ",".join(LIST[:3])
     with open(path, "rb") as file:
         return file.read(len(start)) == start.encode()
 
@@ -93,6 +100,8 @@ def check_target(source: Path, target: Path) -> None:
             raise SchemaError(f"{target}: exists, and is not a folder of lists; name another output")
     elif target.is_dir() or target.suffix not in (".csv", ".parquet"):
         raise SchemaError(f"{target}: not a file to write scores to; name one that ends in .csv or .parquet")
+    elif target.is_file() and target.stat().st_size and not _is_list(target):
+        raise SchemaError(f"{target}: exists, and is not a list; name another output")
     for beside in besides:
         if beside.is_dir():
             raise SchemaError(f"{beside}: is a folder; a file must be written there; name another output")
@@ -215,12 +224,12 @@ def score_file(
         beside it if cells were rejected.
     model : Bundle or Path
     id_column, rules, carry, reasons
-        As in `Scoring`; number and rules are by default the model's own.
+        As in `Scoring`; ID column and rules are by default the model's own.
 
     Raises
     ------
     SchemaError
-        As `LeadFile`, `Bundle.load` and the checks; nothing is written then.
+        As `LeadFile`, `Bundle.load` and the checks; no list is written then.
     """
     source, target = Path(source), Path(target)
     if not target.name:  # such as "."

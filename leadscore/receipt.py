@@ -206,7 +206,7 @@ def verify_receipt(path: Path) -> list[str]:
     Returns
     -------
     list of str
-        Differences in words; none if every score is the same.
+        Differences in words; none if the list is the same byte for byte.
 
     Raises
     ------
