@@ -293,9 +293,22 @@ def list_confusion(label: np.ndarray, probability: np.ndarray, threshold: float)
 
 # %% ../nbs/13_measure.ipynb #029be2fa
 def curve_decision(label: np.ndarray, probabilities: dict[str, np.ndarray], points: int = 50) -> pd.DataFrame:
-    """Net benefit per lead of calling those above a threshold, in applications: those won less what the calls cost.
+    """Draw the decision curve: the net benefit of calling only leads above a threshold.
 
-    One row per threshold, one column per model; `call_all` calls all leads.
+    Parameters
+    ----------
+    label : array (leads,)
+        0 and 1.
+    probabilities : dict of str to array (leads,)
+        By model.
+    points : int
+        Number of thresholds; a threshold is the cost of a call over the value of an application.
+
+    Returns
+    -------
+    DataFrame
+        threshold, one column per model, `call_all`: applications won less what the calls cost, per lead.
+
     Source: Vickers and Elkin, "Decision curve analysis" (2006). Their net benefit is this value divided by
     (1 - threshold).
     """
