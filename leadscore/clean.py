@@ -197,6 +197,8 @@ def read_and_store(
     n = len(paths)
     files, hashes = zip(*run_each(_store_file, paths, [folder] * n, [labelled] * n, [id_column] * n))
     check_across_files(files)
+    for file in files:
+        file.dates = None  # which only the check needs
     return list(files), np.hstack(hashes)
 
 # %% ../nbs/08_clean.ipynb #07c1001b
@@ -260,7 +262,9 @@ def clean_labelled(
         rejected = _join_rejected(files)
         check_rejected(rejected, len(is_good), max_rejected, f"{source}")
         is_kept = is_good.copy()
-        is_kept[is_good] = ~find_repeats(hashes[:, is_good])
+        mask = np.broadcast_to(is_good, hashes.shape)
+        hashes = hashes[mask].reshape(2, -1)  # by a whole mask: one by column takes half as much memory again
+        is_kept[is_good] = ~find_repeats(hashes)
         cleaner.fit_counts(*count_leads(_read_kept(files, is_kept, [*CATEGORIES, "fault"])))
         with write_whole(target) as new:
             write_parquet(map(cleaner.transform, _read_kept(files, is_kept)), new)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'name_temporary', 'write_whole', 'temporary_folder', 'hold', 'write_json', 'hash_file', 'write_csv',
-           'read_ahead', 'write_parquet', 'read_parquet', 'write_batches', 'run_each', 'side_by_side', 'State']
+           'read_ahead', 'write_parquet', 'read_parquet', 'write_batches', 'side_by_side', 'run_each', 'State']
 
 # %% ../nbs/01_files.ipynb #1336180d
 import fcntl
@@ -217,33 +217,6 @@ def write_batches(batches: Iterable[pyarrow.RecordBatch], path: Path) -> None:
         writer.write_batch(batch)
     writer.close()
 
-# %% ../nbs/01_files.ipynb #15eb0008
-def run_each(function: Callable, *arguments: Sequence) -> list:
-    "Call a function for each file, side by side where there are several; what it returns, in order."
-    tasks = list(zip(*arguments))
-    if len(tasks) < 2:
-        return [function(*task) for task in tasks]
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-    from joblib.parallel import get_active_backend
-
-    died = (TerminatedWorkerError, *_dask_errors())
-    _, jobs = get_active_backend()  # None: nobody has chosen
-    try:
-        return Parallel(n_jobs=jobs or -1)(delayed(function)(*task) for task in tasks)
-    except died as error:
-        mend = "nothing was written; run this again, with fewer --workers or more memory"
-        raise LeadscoreError(f"a worker died ({type(error).__name__}); {mend}") from None
-
-
-def _dask_errors() -> tuple[type[Exception], ...]:
-    "What Dask raises when workers die again and again at one task."
-    if "distributed" not in sys.modules:
-        return ()
-    from distributed import KilledWorker
-
-    return (KilledWorker,)
-
 # %% ../nbs/01_files.ipynb #15eb0005
 @contextmanager
 def side_by_side(workers: Optional[int] = None, dask: Optional[str] = None) -> Iterator[None]:
@@ -256,7 +229,7 @@ def side_by_side(workers: Optional[int] = None, dask: Optional[str] = None) -> I
             with joblib.parallel_config(n_jobs=workers or -1):
                 yield
         finally:
-            get_reusable_executor().shutdown()  # or they would wait for work for five minutes
+            get_reusable_executor().shutdown()  # which else wait for work, and keep their memory, for five minutes
         return
     from distributed import Client
 
@@ -267,6 +240,36 @@ def side_by_side(workers: Optional[int] = None, dask: Optional[str] = None) -> I
         raise LeadscoreError(f"{dask}: no Dask scheduler answers: {reason}; start one, or leave --dask out") from None
     with client, joblib.parallel_config(backend="dask", n_jobs=-1):
         yield
+
+# %% ../nbs/01_files.ipynb #15eb0008
+def run_each(function: Callable, *arguments: Sequence) -> list:
+    "Call a function for each file, side by side where there are several; what it returns, in order."
+    tasks = list(zip(*arguments))
+    if len(tasks) < 2:
+        return [function(*task) for task in tasks]
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from joblib.parallel import get_active_backend
+
+    _, jobs = get_active_backend()
+    if jobs is None:  # nobody has chosen: processes for this one call
+        with side_by_side():
+            return run_each(function, *arguments)
+    died = (TerminatedWorkerError, *_dask_errors())
+    try:
+        return Parallel(n_jobs=jobs)(delayed(function)(*task) for task in tasks)
+    except died as error:
+        mend = "nothing was written; run this again, with fewer --workers or more memory"
+        raise LeadscoreError(f"a worker died ({type(error).__name__}); {mend}") from None
+
+
+def _dask_errors() -> tuple[type[Exception], ...]:
+    "What Dask raises when workers die again and again at one task."
+    if "distributed" not in sys.modules:
+        return ()
+    from distributed import KilledWorker
+
+    return (KilledWorker,)
 
 # %% ../nbs/01_files.ipynb #0a6d90b2
 SUMS = "SHA256SUMS"
