@@ -94,15 +94,16 @@ def score(given: argparse.Namespace) -> None:
         with _prepare(given):
             from leadscore.bundle import Bundle
             from leadscore.read import describe_rejected
-            from leadscore.lists import score_file
+            from leadscore.lists import Scoring, score_file
             from leadscore.receipt import write_receipt
             from leadscore.score import choose_rules
 
             bundle, id_column = Bundle.load(model), find_id_column(given.id_column)
             rules = change_rules(choose_rules(bundle, None), {name: getattr(given, name) for name in _RULES})
-            chosen = {"id_column": id_column, "rules": rules, "carry": given.carry, "reasons": given.reasons}
-            scored = score_file(given.leads, given.output, bundle, **chosen)
-            write_receipt(given.output, given.leads, model, uri=uri, **chosen)
+            id_column = bundle.id_column if id_column is None else id_column
+            scored = score_file(given.leads, given.output, bundle, id_column, rules, given.carry, given.reasons)
+            scoring = Scoring(bundle, rules, id_column, given.carry, given.reasons)
+            write_receipt(given.output, given.leads, model, scoring, uri)
     print(f"{given.output}: {scored}")
     if len(scored.rejected):
         output, unscored = Path(given.output), scored.leads - scored.scored

@@ -7,7 +7,6 @@ __all__ = ['Receipt', 'write_receipt', 'read_receipt', 'compare_lists', 'verify_
 
 # %% ../nbs/17_receipt.ipynb #16c00003
 import os
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Optional
@@ -18,10 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from . import __version__
 from .bundle import Bundle
 from .files import SUMS, hash_file, temporary_folder, write_json
-from .lists import name_beside, score_file, write_scores
+from .lists import Scoring, name_beside, score_file, write_scores
 from .params import Infer, SchemaError, one_line
 from .schema import ID
-from .score import choose_rules, score_leads
+from .score import score_leads
 from .text import list_files
 
 # %% ../nbs/17_receipt.ipynb #09ec0002
@@ -56,12 +55,12 @@ class Receipt(BaseModel):
     packages: dict[str, str]
 
 # %% ../nbs/17_receipt.ipynb #09ec000a
-_PACKAGES = ("leadscore", "lightgbm", "numpy", "pandas", "pyarrow")
+_PACKAGES = ("lightgbm", "numpy", "pandas", "pyarrow")
 
 
 def _name_versions() -> dict[str, str]:
     versions = {"leadscore": __version__}
-    for name in _PACKAGES[1:]:
+    for name in _PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:  # a copy that no installer knows
@@ -75,18 +74,15 @@ def _hash(path: Path) -> dict[str, str]:
     return {file.name: hash_file(file) for file in files}
 
 
-def write_receipt(
-    scores: Path, leads: Path, model: Path, id_column: Optional[str] = None, rules: Optional[Infer] = None,
-    carry: Sequence[str] = (), reasons: bool = True, uri: Optional[str] = None,
-) -> Path:
+def write_receipt(scores: Path, leads: Path, model: Path, scoring: Scoring, uri: Optional[str] = None) -> Path:
     """Write what a list was made from, beside it.
 
     Parameters
     ----------
     scores, leads, model : Path
-        The list, the leads and the bundle, as they were scored.
-    id_column, rules, carry, reasons
-        As they were given to `leadscore.lists.score_file`.
+        The list, the leads and the folder of the bundle.
+    scoring : Scoring
+        How the list was made.
     uri : str, optional
         Of the model in MLflow's registry, if it came from there.
 
@@ -95,17 +91,17 @@ def write_receipt(
     Path
         Of the receipt, `<list>_receipt.json`.
     """
-    scores, bundle = Path(os.path.abspath(scores)), Bundle.load(model)
+    scores = Path(os.path.abspath(scores))
     places = {"leads": Path(leads), "model": Path(model), "scores": scores}
     names = {name: Path(os.path.relpath(path, scores.parent)).as_posix() for name, path in places.items()}
     if uri is not None:
         names["model"] = uri
     receipt = Receipt(
         **names,
-        id_column=bundle.id_column if id_column is None else id_column,
-        carry=list(carry),
-        reasons=reasons,
-        rules=choose_rules(bundle, rules),
+        id_column=scoring.id_column,
+        carry=list(scoring.carry),
+        reasons=scoring.reasons,
+        rules=scoring.rules,
         sha256={name: _hash(path) for name, path in places.items()},
         packages=_name_versions(),
     )
@@ -121,7 +117,7 @@ def read_receipt(path: Path) -> Receipt:
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {one_line(error, 200)}"
         raise SchemaError(f"{path}: not a receipt ({reason}); name the _receipt.json beside a list") from None
-    is_name = Path(receipt.scores).name == receipt.scores not in ("", "..")
+    is_name = Path(receipt.scores).name == receipt.scores and receipt.scores not in ("", "..")
     if not is_name or "\0" in f"{receipt.leads}{receipt.model}{receipt.scores}":
         raise SchemaError(f"{path}: names a list that is not beside it; this is not a receipt of ours")
     return receipt

@@ -10,7 +10,7 @@ from leadscore.bundle import Bundle, fit_bundle
 from leadscore.clean import clean_labelled, clean_unlabelled
 from leadscore.experiment import ModelSpec
 from leadscore.features import RICH
-from leadscore.lists import score_file
+from leadscore.lists import Scoring, score_file
 from leadscore.measure import measure
 from leadscore.model import Training
 from leadscore.params import Infer
@@ -63,5 +63,6 @@ def test_a_file_and_its_cleaned_leads_get_the_same_scores(folder):
 
 def test_the_list_is_verified(folder):
     score_file(folder / "leadscoring_inference.csv", folder / "scored.csv", folder / "model")
-    receipt = write_receipt(folder / "scored.csv", folder / "leadscoring_inference.csv", folder / "model")
+    scoring = Scoring(Bundle.load(folder / "model"), Infer(), None, [], reasons=True)
+    receipt = write_receipt(folder / "scored.csv", folder / "leadscoring_inference.csv", folder / "model", scoring)
     assert verify_receipt(receipt) == []
