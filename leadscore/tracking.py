@@ -320,7 +320,8 @@ def mirror(params: Params, root: Path, stages: Sequence[str] = STAGES, just_run:
     list of str
         Stages that MLflow had not.
     """
-    mlflow, (client, experiment_id) = import_mlflow(), connect(params)
+    mlflow = import_mlflow()
+    client, experiment_id = connect(params)
     origin = _commit_tags(root) | data_tags(root) if just_run else {}
     locked, named, missing = read_lock(root), os.environ.get("DVC_EXP_NAME"), []
     for stage in stages:

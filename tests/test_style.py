@@ -87,7 +87,8 @@ def list_code_faults(node):
 
 def list_faults(notebook):
     cells = read_cells(notebook)
-    faults = []
+    tagline = re.search(r"^> (.*)", cells[0][1], re.M)[1]  # the module's docstring
+    faults = [f"tagline of {len(tagline)} characters"] if len(tagline) > MOST_WIDTH - 6 else []
     for at, (kind, text) in enumerate(cells):
         if is_export(kind, text):
             faults += list_cell_faults(cells, at)
