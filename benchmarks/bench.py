@@ -84,6 +84,7 @@ class Bench:
         path = self.folder / name
         if not path.exists():
             self.task("multiply" if name.endswith("24m") else "make", self.folder)
+            os.sync()  # or the disk is still busy with them
         return path
 
     @cached_property

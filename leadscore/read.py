@@ -68,7 +68,7 @@ class LeadFile(TextFile):
     ----------
     typed : int
         Leads read.
-    ids, dates : ChunkedArray (leads,), array (leads,) of datetime64[s]
+    ids, dates, months : ChunkedArray (leads,), array (leads,) of datetime64[s], Series month -> leads
     labels : set of float
     rejected : DataFrame
         One row per rejected cell: file, row (the header is row 1), lead_id, column, value, rule.
@@ -118,9 +118,9 @@ class LeadFile(TextFile):
         "Join what was noted, and stop at a bad label."
         self.ids = join_ids(self.ids)
         self.dates = np.concatenate(self.dates)
+        self.months = pd.Series(self.dates.astype("datetime64[M]")).value_counts()
         self.rejected = pd.concat(self.rejected, ignore_index=True)
-        is_label = self.rejected["column"] == LABEL
-        rows = self.rejected["row"][is_label]
+        rows = self.rejected["row"][self.rejected["column"] == LABEL]
         if len(rows):
             bad = name_rows(rows - 2)
             raise SchemaError(f"{self.name}: {LABEL} is neither 0 nor 1 in {bad}; fix or remove these leads")
@@ -184,7 +184,7 @@ def check_across_files(files: Sequence[LeadFile]) -> None:
         _check_numbers(files)
     if files[0].labelled:
         _check_labels(files)
-    months = find_stray_months(np.concatenate([file.dates for file in files]))
+    months = find_stray_months(pd.concat([file.months for file in files]))
     if len(months):
         for file in files:
             _reject_stray(file, months)

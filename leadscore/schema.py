@@ -197,9 +197,9 @@ def judge_columns(levels: dict[str, pyarrow.StringArray]) -> dict[str, tuple[np.
 STRAY = "is more than two years from all other dates"
 
 
-def find_stray_months(dates: np.ndarray) -> np.ndarray:
-    "Months far from all others, as a mistyped year gives them."
-    counts = pd.Series(dates.astype("datetime64[M]")).value_counts().sort_index()
+def find_stray_months(counts: pd.Series) -> np.ndarray:
+    "Months far from all others, as a mistyped year gives them, out of the leads of each; a month may come twice."
+    counts = counts.groupby(level=0).sum()
     months = counts.index.to_numpy("datetime64[M]")
     gaps = np.diff(months, prepend=months[:1]).astype(int)
     group = np.cumsum(gaps > 24)
