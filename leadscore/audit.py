@@ -13,7 +13,7 @@ import pandas as pd
 from .features import count_days, list_windows, name_kind, split_by_time
 from .model import Blend, Training, calibrate
 from .params import LeadscoreError
-from .recipe import INTERACTIONS, RAW, encode_one_hot
+from .recipe import INTERACTIONS, encode_one_hot
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL
 
 # %% ../nbs/14_audit.ipynb #08ba0006
@@ -39,7 +39,7 @@ def audit_leaks(leads: pd.DataFrame, seed: int) -> pd.DataFrame:
     tries = [(tree, _list_numbers(leads))]
     levels = pd.DataFrame(index=leads.index)
     for name in [CITY, *CATEGORIES]:
-        levels[name] = leads[RAW[name]].fillna("")
+        levels[name] = leads[name].fillna("")
     tries.append((make_pipeline(encoder, tree), levels))
     rows = []
     for model, columns in tries:
@@ -88,7 +88,7 @@ def predict_recipe(train: pd.DataFrame, test: pd.DataFrame, training: Training) 
     fitted = training.cleaner.refit(train)
 
     def encode(leads: pd.DataFrame) -> np.ndarray:
-        return encode_one_hot(fitted.remap(leads), fitted.levels).to_numpy()
+        return encode_one_hot(fitted.map(leads), fitted.levels).to_numpy()
 
     return _predict_as_it_comes(encode(train), train[LABEL], encode(test), training)
 
@@ -104,8 +104,7 @@ def _predict_as_it_comes(rows: np.ndarray, label: pd.Series, test: np.ndarray, t
 # %% ../nbs/14_audit.ipynb #bf61387e
 def predict_plain(train: pd.DataFrame, test: pd.DataFrame, training: Training) -> np.ndarray:
     "Probabilities of `test` from LightGBM on all levels of platform, medium and source and the two counts."
-    raw = [RAW[column] for column in CATEGORIES]
-    levels = {name: train[name].value_counts().index for name in raw}
+    levels = {name: train[name].value_counts().index for name in CATEGORIES}
 
     def encode(leads: pd.DataFrame) -> pd.DataFrame:
         codes = {name: pd.Categorical(leads[name], categories=known) for name, known in levels.items()}
@@ -154,7 +153,7 @@ def backtest(leads: pd.DataFrame, training: Training, days: int, windows: int) -
     def predict(back: int) -> pd.DataFrame:
         train, test = split_by_time(leads, days, back)
         blend = Blend.fit(train, training)
-        logit = blend.predict(blend.cleaner.remap(test), training.threads)
+        logit = blend.predict(test, training.threads)
         first = test[DATE].min().date()
         table = test[[ID, DATE, LABEL]].assign(window=str(first))
         table["leadscore"] = calibrate(logit, {"slope": 1.0, "intercept": 0.0})

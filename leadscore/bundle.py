@@ -133,8 +133,8 @@ class Bundle:
 
     Attributes
     ----------
-    blend, history : Blend, dict
-        The model; leads and completions by level, as from `count_history`.
+    blend, cleaner, history : Blend, Cleaner, dict
+        The model; what cleans leads for it; leads and completions by level, as from `count_history`.
     calibration, meta : dict
         `slope` and `intercept`; specification, columns, threshold, training period and shares, data hash, version.
     rules, id_column : Infer or None, str or None
@@ -142,16 +142,12 @@ class Bundle:
     """
 
     blend: Blend
+    cleaner: Cleaner
     history: dict
     calibration: dict[str, float]
     meta: dict
     rules: Optional[Infer] = None
     id_column: Optional[str] = None
-
-    @property
-    def cleaner(self) -> Cleaner:
-        "The cleaner that maps leads for this model."
-        return self.blend.cleaner
 
     def predict(self, leads: pd.DataFrame) -> np.ndarray:
         "Calibrated probability (0 to 1) that each cleaned lead completes an application."
@@ -183,16 +179,17 @@ class Bundle:
         folder = Path(folder)
         _check_sums(folder)
         meta = _Meta.read(folder / "meta.json")
-        blend = _load_blend(folder, meta["spec"].get("features"))
+        cleaner = Cleaner.load(folder / "cleaner.json")
+        blend = _load_blend(folder, meta["spec"], cleaner)
         history = _History.read(folder / "history.json")
         calibration = _Calibration.read(folder / "calibration.json")
         if not (folder / _RULES).is_file():
-            return cls(blend, history, calibration, meta)
+            return cls(blend, cleaner, history, calibration, meta)
         rules = _Rules.read(folder / _RULES)
-        return cls(blend, history, calibration, meta, Infer(**rules["infer"]), rules["id_column"])
+        return cls(blend, cleaner, history, calibration, meta, Infer(**rules["infer"]), rules["id_column"])
 
 
-def _load_blend(folder: Path, features: list[str]) -> Blend:
+def _load_blend(folder: Path, spec: dict, cleaner: Cleaner) -> Blend:
     "Trees, linear part, and what both need."
     import lightgbm
 
@@ -202,12 +199,13 @@ def _load_blend(folder: Path, features: list[str]) -> Blend:
     booster = lightgbm.Booster(model_str=text)
     encoder, linear = Encoder([]), LinearPart()
     vars(encoder).update(_Encoder.read(folder / "encoder.json"))
-    if not booster.feature_name() == encoder.features == features:
+    if not booster.feature_name() == encoder.features == spec.get("features"):
         raise SchemaError(f"{folder}/meta.json: other features than model.txt has; train again")
     state = _Linear.read(folder / "linear.json")
     weight = state.pop("weight")
     vars(linear).update(state)
-    return Blend(Cleaner.load(folder / "cleaner.json"), encoder, booster, linear if weight else None, weight)
+    recipe = cleaner if spec.get("feature_set") == "case_study" else None
+    return Blend(recipe, encoder, booster, linear if weight else None, weight)
 
 # %% ../nbs/12_bundle.ipynb #521e1ace
 def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> tuple[Bundle, pd.DataFrame]:
@@ -216,7 +214,7 @@ def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> 
     Parameters
     ----------
     leads, training : DataFrame, Training
-        Cleaned leads with label and raw levels; what they are fitted to.
+        Cleaned leads with label; what they are fitted to.
     data_hash : str
         Of the file that the leads were read from.
 
@@ -228,9 +226,10 @@ def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> 
         As from `cross_fit`: of `Training.sample` only, if there are more leads.
     """
     blend = Blend.fit(leads, training)
-    leads = blend.cleaner.remap(leads)
     oof = cross_fit(leads, training)
-    others = {column: float((leads[column] == "others").mean()) for column in CATEGORIES}
+    cleaner = training.cleaner.refit(leads)
+    mapped = cleaner.map(leads)
+    others = {column: float((mapped[column] == "others").mean()) for column in CATEGORIES}
     is_predicted = oof["probability"] >= training.threshold
     first, last = map(str, leads[DATE].agg(["min", "max"]))
     meta = {
@@ -240,7 +239,7 @@ def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> 
         "share_others": others, "share_predicted_1": float(is_predicted.mean()),
     }  # fmt: skip
     calibration = fit_calibration(oof["logit"].to_numpy(), oof[LABEL].to_numpy())
-    return Bundle(blend, count_history(leads), calibration, meta), oof
+    return Bundle(blend, cleaner, count_history(leads), calibration, meta), oof
 
 # %% ../nbs/12_bundle.ipynb #7b1e0020
 def add_rules(fit: Path, target: Path, rules: Infer, id_column: Optional[str]) -> None:

@@ -51,7 +51,7 @@ def _measure_both(blends: dict[str, Blend], later: pd.DataFrame, params: Params)
 
     auc, drawn = {}, {}
     for name, blend in blends.items():
-        logit = blend.predict(blend.cleaner.remap(later)).round(9)
+        logit = blend.predict(later).round(9)
         p = 1 / (1 + np.exp(-logit))
         auc[name] = measure(later[LABEL], p, 0.5)["auc"]
         drawn[name] = bootstrap(later[LABEL], p, 0.5, params.evaluate.draws, params.base.seed)["auc"]

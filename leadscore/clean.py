@@ -231,8 +231,9 @@ def _read_kept(
             yield kept if columns else fill_missing(kept.drop(columns="fault").astype({LABEL: "int64"}))
 
 
-def _save(loaded: Iterator[pd.DataFrame], cleaned: Path, db_url: str, fingerprint: str) -> None:
-    save_tables({"loaded_data": loaded, "interactions_mapped": read_parquet(cleaned)}, db_url, VIEWS, fingerprint)
+def _save(loaded: Iterator[pd.DataFrame], cleaned: Path, cleaner: Cleaner, db_url: str, fingerprint: str) -> None:
+    mapped = map(cleaner.map, read_parquet(cleaned))
+    save_tables({"loaded_data": loaded, "interactions_mapped": mapped}, db_url, VIEWS, fingerprint)
 
 
 def clean_labelled(
@@ -269,21 +270,23 @@ def clean_labelled(
         with write_whole(target) as new:
             write_parquet(map(cleaner.transform, _read_kept(files, is_kept)), new)
             if db_url:
-                _save(_read_kept(files, is_good), new, db_url, fingerprint_sources(source, new))
+                _save(_read_kept(files, is_good), new, cleaner, db_url, fingerprint_sources(source, new))
     n_good, n_kept = int(is_good.sum()), int(is_kept.sum())
     left_out = {"rejected": len(is_good) - n_good, "duplicates": n_good - n_kept}
     return _sum_up(files, {"leads_in": len(is_good), **left_out, "leads_out": n_kept}, rejected)
 
 # %% ../nbs/08_clean.ipynb #07c1001e
-def fill_database(source: Path, cleaned: Path, db_url: str, id_column: Optional[str] = None) -> bool:
+def fill_database(
+    source: Path, cleaned: Path, cleaner: Cleaner, db_url: str, id_column: Optional[str] = None
+) -> bool:
     """Fill the database, unless it holds these leads.
 
     Parameters
     ----------
     source, db_url, id_column
         As in `clean_labelled`.
-    cleaned : Path
-        Parquet file that `clean_labelled` wrote.
+    cleaned, cleaner : Path, Cleaner
+        Parquet file that `clean_labelled` wrote, and what it fitted.
 
     Returns
     -------
@@ -300,7 +303,7 @@ def fill_database(source: Path, cleaned: Path, db_url: str, id_column: Optional[
         return False
     with temporary_folder() as folder:
         files, _ = read_and_store(source, folder, True, id_column)
-        _save(_read_kept(files, _find_good(files)), cleaned, db_url, fingerprint)
+        _save(_read_kept(files, _find_good(files)), cleaned, cleaner, db_url, fingerprint)
     return True
 
 # %% ../nbs/08_clean.ipynb #07c10021

@@ -153,6 +153,7 @@ def register(given: argparse.Namespace) -> None:
     from leadscore.card import make_model_card
     from leadscore.champion import decide_champion
     from leadscore.clean import fill_database
+    from leadscore.recipe import Cleaner
     from leadscore.registry import check_origin
     from leadscore.text import find_leads
     from leadscore.tracking import main_checkout, mirror, needing_store
@@ -167,13 +168,15 @@ def register(given: argparse.Namespace) -> None:
     check_origin(root)
     params = load_params(root / "params.yaml")
     leads, card = pd.read_parquet(cleaned), make_model_card(root)
+    cleaner = Cleaner.load(cleaned.parent / "cleaner.json")
     with hold(main_checkout()), needing_store():
         missing = mirror(params, root)
         line = decide_champion(folder, json.loads(metrics.read_text()), params, leads, card, root)
     if missing:
         print(f"added to MLflow: {', '.join(missing)}")
     print(line)
-    if fill_database(find_leads(root / "data", "leadscoring"), cleaned, params.clean.db_url, params.base.id_column):
+    source = find_leads(root / "data", "leadscoring")
+    if fill_database(source, cleaned, cleaner, params.clean.db_url, params.base.id_column):
         print("the database is filled with this run's leads")
 
 # %% ../nbs/25_cli.ipynb #8c029e97

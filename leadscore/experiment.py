@@ -19,11 +19,11 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .features import CATEGORICAL, Encoder, RICH, count_days
+from .features import Encoder, RICH, count_days
 from .files import write_whole
 from .params import Experiment, SchemaError
-from .recipe import CASE_STUDY, RAW
-from .schema import CITY, COUNTS, DATE, LABEL
+from .recipe import CASE_STUDY, Cleaner
+from .schema import CATEGORIES, CITY, COUNTS, DATE, LABEL
 
 if TYPE_CHECKING:
     from pycaret.classification import ClassificationExperiment
@@ -85,7 +85,7 @@ def set_up(leads: pd.DataFrame, features: list[str], plan: Plan, **preprocess: A
 
     lightgbm.register_logger(logging.getLogger("leadscore.lightgbm"))
     logging.getLogger("leadscore.lightgbm").setLevel(logging.ERROR)
-    categorical = [name for name in features if name in (*CATEGORICAL, RAW[CITY])]
+    categorical = [name for name in features if name in (*CATEGORIES, CITY)]
     numeric = [name for name in features if name not in categorical]
     return ClassificationExperiment().setup(
         leads[[*features, LABEL]], target=LABEL, session_id=plan.seed, n_jobs=plan.threads, fold=plan.folds,
@@ -200,19 +200,22 @@ _FIRST = {
 }  # fmt: skip
 
 
-def run_experiment(leads: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Series, ModelSpec]:
+def run_experiment(
+    leads: pd.DataFrame, plan: Plan, cleaner: Cleaner
+) -> tuple[pd.DataFrame, pd.Series, ModelSpec]:
     "Compare three times and tune: leaderboard, relevance of the case study's features, specification for training."
     from tqdm import tqdm
 
+    mapped = cleaner.refit(leads).map(leads)
     with tqdm(total=4, desc="PyCaret", unit="experiment", leave=False) as progress:
-        complete = set_up(leads, CASE_STUDY, plan, **_FIRST)
+        complete = set_up(mapped, CASE_STUDY, plan, **_FIRST)
         boards = [compare(complete, "all", plan.candidates)]
         progress.update()
         relevances = read_relevance(complete, boards[0]["candidate"].tolist(), CASE_STUDY)
         features = [name for name in CASE_STUDY if relevances[name] >= plan.min_relevance]
         if not features:
             raise SchemaError(f"experiment.min_relevance = {plan.min_relevance}: no feature is that relevant; lower it")
-        relevant = set_up(leads, features, plan, max_encoding_ohe=1000)
+        relevant = set_up(mapped, features, plan, max_encoding_ohe=1000)
         boards.append(compare(relevant, "relevant", plan.candidates))
         progress.update()
         boards.append(compare(_set_up_rich(leads, plan), "rich", plan.candidates))
@@ -229,7 +232,7 @@ def run_experiment(leads: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Se
 
 def _set_up_rich(leads: pd.DataFrame, plan: Plan) -> "ClassificationExperiment":
     "The rich set as PyCaret takes it: every level as text, the city too, and days."
-    levels = {raw: leads[raw].fillna("none") for raw in RAW.values()}
+    levels = {name: leads[name].fillna("none") for name in [*CATEGORIES, CITY]}
     first = str(leads[DATE].min())
     days = count_days(leads[DATE], first)
     frame = pd.DataFrame({**levels, **leads[COUNTS], DATE: days, LABEL: leads[LABEL]})
@@ -239,7 +242,6 @@ def _set_up_rich(leads: pd.DataFrame, plan: Plan) -> "ClassificationExperiment":
 def _set_up_trees(leads: pd.DataFrame, plan: Plan) -> "ClassificationExperiment":
     "The rich set as training fits it: LightGBM's own way with categories."
     codes = Encoder(RICH).fit_transform(leads, plan.seed)
-    categorical = [name for name in RICH if name in CATEGORICAL]
-    frame = pd.DataFrame(codes, leads.index, RICH).astype(dict.fromkeys(categorical, "category"))
+    frame = pd.DataFrame(codes, leads.index, RICH).astype(dict.fromkeys(CATEGORIES, "category"))
     frame[LABEL] = leads[LABEL]
     return set_up(frame, RICH, plan, preprocess=False)

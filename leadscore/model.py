@@ -13,8 +13,8 @@ from typing import Optional, TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .features import CATEGORICAL, Encoder, count_days, join_levels, name_column
-from .recipe import RAW, Cleaner, encode_levels
+from .features import Encoder, count_days, join_levels, name_column
+from .recipe import Cleaner, encode_levels
 from .schema import CATEGORIES, CITY, COUNTS, DATE, ID, LABEL, check_present
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def fit_booster(
     import lightgbm
 
     lightgbm.Sequence.register(EncodedLeads)
-    categorical = [position for position, name in enumerate(features) if name in CATEGORICAL]
+    categorical = [position for position, name in enumerate(features) if name in CATEGORIES]
     data = lightgbm.Dataset(rows, label, feature_name=list(features), categorical_feature=categorical)
     tuned = {name: value for name, value in params.items() if name != "n_estimators"}
     fixed = {"objective": "binary", "deterministic": True, "force_row_wise": True, "verbose": -1}
@@ -111,9 +111,9 @@ def explain_booster(booster: "lightgbm.Booster", rows: np.ndarray, threads: int 
     return np.asarray(shares)[group]
 
 # %% ../nbs/11_model.ipynb #5e0e7c49
-_PLATFORM, _MEDIUM, _SOURCE = (RAW[column] for column in CATEGORIES)
+_PLATFORM, _MEDIUM, _SOURCE = CATEGORIES
 _COURSES, _REFERRED = COUNTS
-_SINGLE = {**dict.fromkeys([_PLATFORM, _MEDIUM, _SOURCE, _COURSES, _REFERRED], 1.0), RAW[CITY]: 0.4}
+_SINGLE = {**dict.fromkeys([_PLATFORM, _MEDIUM, _SOURCE, _COURSES, _REFERRED], 1.0), CITY: 0.4}
 _PAIRS = [(_PLATFORM, _MEDIUM), (_PLATFORM, _SOURCE), (_MEDIUM, _SOURCE), (_COURSES, _PLATFORM), (_COURSES, _MEDIUM)]
 _DRIFTING = [(), (_PLATFORM,), (_MEDIUM,), (_SOURCE,), (_COURSES,)]
 
@@ -262,14 +262,14 @@ class Blend:
 
     Attributes
     ----------
-    cleaner, encoder : Cleaner, Encoder
-        Fitted on the training leads.
+    recipe, encoder : Cleaner or None, Encoder
+        Fitted on the training leads; without the case study's features there is no recipe.
     booster, linear : lightgbm.Booster, LinearPart or None
     weight : float
         Of the linear part, 0 to 1; if it is 0, there is none.
     """
 
-    cleaner: Cleaner
+    recipe: Optional[Cleaner]
     encoder: Encoder
     booster: "lightgbm.Booster"
     linear: Optional[LinearPart]
@@ -277,19 +277,19 @@ class Blend:
 
     @classmethod
     def fit(cls, leads: pd.DataFrame, training: Training) -> "Blend":
-        "Fit on cleaned, labelled leads with raw levels; the recipe's levels are fitted on them, too."
+        "Fit on cleaned, labelled leads; the recipe's levels are fitted on them, too."
         spec, seed = training.spec, training.seed
-        cleaner = training.cleaner.refit(leads)
-        leads = cleaner.remap(leads)
-        encoder = Encoder(spec.features).fit(leads)
-        rows, label = EncodedLeads(encoder, leads, seed), leads[LABEL].to_numpy()
+        recipe = training.cleaner.refit(leads) if spec.feature_set == "case_study" else None
+        mapped = recipe.map(leads) if recipe else leads
+        encoder = Encoder(spec.features).fit(mapped)
+        rows, label = EncodedLeads(encoder, mapped, seed), leads[LABEL].to_numpy()
         booster = fit_booster(rows, label, spec.features, spec.lightgbm, seed, training.threads)
         linear = LinearPart().fit(training.sample(leads)) if spec.linear_weight else None
-        return cls(cleaner, encoder, booster, linear, spec.linear_weight)
+        return cls(recipe, encoder, booster, linear, spec.linear_weight)
 
     def predict(self, leads: pd.DataFrame, threads: int = 0) -> np.ndarray:
-        "Log-odds (not calibrated) of leads that `cleaner` has mapped."
-        rows = self.encoder.transform(leads)
+        "Log-odds (not calibrated) of cleaned leads."
+        rows = self._encode(leads)
         logit = self.booster.predict(rows, raw_score=True, num_threads=threads)
         if self.linear is None:
             return logit
@@ -297,7 +297,7 @@ class Blend:
 
     def explain(self, leads: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         "What each column of the file adds to each lead's log-odds, and the base; they sum to `predict`."
-        shap = explain_booster(self.booster, self.encoder.transform(leads))
+        shap = explain_booster(self.booster, self._encode(leads))
         owners = [name_column(name) for name in self.encoder.features]
         by_feature = pd.DataFrame(shap[:, :-1], leads.index, owners)
         shares = by_feature.T.groupby(level=0, sort=False).sum().T * (1 - self.weight)
@@ -307,6 +307,9 @@ class Blend:
             shares = shares.add(self.weight * linear, fill_value=0.0)
             base += self.weight * start
         return shares, base
+
+    def _encode(self, leads: pd.DataFrame) -> np.ndarray:
+        return self.encoder.transform(self.recipe.map(leads) if self.recipe else leads)
 
 # %% ../nbs/11_model.ipynb #8b4f3626
 def cross_fit(leads: pd.DataFrame, training: Training) -> pd.DataFrame:
@@ -328,7 +331,7 @@ def cross_fit(leads: pd.DataFrame, training: Training) -> pd.DataFrame:
 
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         blend = Blend.fit(leads.iloc[train], training)
-        return blend.predict(blend.cleaner.remap(leads.iloc[test]), training.threads)
+        return blend.predict(leads.iloc[test], training.threads)
 
     leads = training.sample(leads).reset_index(drop=True)
     oof = leads[[ID, DATE, LABEL]].assign(fold=0, logit=0.0, probability=0.0)

@@ -17,7 +17,7 @@ from .bundle import Bundle, grade
 from .features import join_levels, name_levels
 from .measure import wilson_interval
 from .params import Infer, SchemaError
-from .recipe import INTERACTIONS, RAW, encode_levels
+from .recipe import INTERACTIONS, encode_levels
 from .schema import CATEGORIES, CITY, DATE, ID, LIST, REASONS, check_columns
 
 # %% ../nbs/15_score.ipynb #63e2af83
@@ -29,11 +29,11 @@ def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
 # %% ../nbs/15_score.ipynb #3ac2c791
 def count_unseen(leads: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     "Leads with an unseen level and with `others`, one row per column."
-    counts = {}
+    counts, mapped = {}, bundle.cleaner.map(leads)
     for column in CATEGORIES:
-        levels = leads[RAW[column]].dropna()
+        levels = leads[column].dropna()
         is_seen = levels.isin(bundle.cleaner.seen[column])
-        is_other = leads[column] == "others"
+        is_other = mapped[column] == "others"
         counts[column] = {"unseen": (~is_seen).sum(), "others": is_other.sum()}
     return pd.DataFrame(counts).T
 
@@ -151,7 +151,7 @@ _SEEN = {0: "no training lead", 1: "only 1 training lead"}
 
 def mark_unsure(leads: pd.DataFrame, bundle: Bundle, min_seen: int) -> pd.Series:
     "Why a score is unsure, or missing, of leads with `fault`; None where training saw `min_seen` leads of the kind."
-    columns = [encode_levels(leads[RAW[column]], "none") for column in CATEGORIES]
+    columns = [encode_levels(leads[column], "none") for column in CATEGORIES]
     codes, kinds = join_levels(columns)
     reasons = np.full(len(kinds), None)
     for place, kind in enumerate(kinds):

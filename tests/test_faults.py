@@ -54,8 +54,8 @@ def test_a_bad_cell_costs_one_score_and_no_lead(work):
 def test_renamed_levels_stop_infer(work):
     path = work / "outputs/clean/inference.parquet"
     leads = pd.read_parquet(path)
-    renamed = leads["first_platform_c_raw"].str.replace("Level", "Stufe")
-    leads.assign(first_platform_c_raw=renamed).to_parquet(path, index=False)
+    renamed = leads["first_platform_c"].str.replace("Level", "Stufe")
+    leads.assign(first_platform_c=renamed).to_parquet(path, index=False)
     message = fails("python", "-m", "leadscore.stage", "infer", cwd=work)
     assert "first_platform_c has 100.0% unseen levels" in message and "infer.max_unseen" in message
 

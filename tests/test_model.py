@@ -34,9 +34,9 @@ def leads():
 
 def write_cells(leads):
     "One text per lead and column, and the days since the first of January 2021."
-    table = pd.DataFrame({"city": leads["city_mapped_raw"]})
+    table = pd.DataFrame({"city": leads["city_mapped"]})
     for name in (PLATFORM, MEDIUM, SOURCE):
-        column = "first_platform_c_raw" if name == PLATFORM else f"first_utm_{name}_c_raw"
+        column = "first_platform_c" if name == PLATFORM else f"first_utm_{name}_c"
         table[name] = leads[column]
     table[COURSES] = leads["total_leads_droppped"].clip(upper=6)
     table["referred"] = leads["referred_lead"]
