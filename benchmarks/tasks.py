@@ -48,17 +48,19 @@ def multiply(folder: str) -> None:
 def clean(source: str, target: str, url: str = "") -> None:
     "Labelled leads to Parquet, and into a database if there is a URL."
     from leadscore.clean import clean_labelled
-    from leadscore.recipe import Cleaner, read_mappings
+    from leadscore.recipe import Cleaner
+    from leadscore.table import load_table
 
-    clean_labelled(Path(source), Path(target), Cleaner(*read_mappings(Path("mappings")), 0.9), 0.05, None, url)
+    clean_labelled(Path(source), Path(target), Cleaner(load_table(Path("leads.yaml")), 0.9), 0.05, None, url)
 
 
 def clean_stage(folder: str) -> None:
     "What stage `clean` does with the leads in data/, without notebook."
     from leadscore.clean import clean_labelled, clean_unlabelled
-    from leadscore.recipe import Cleaner, read_mappings
+    from leadscore.recipe import Cleaner
+    from leadscore.table import load_table
 
-    cleaner = Cleaner(*read_mappings(Path("mappings")), 0.9)
+    cleaner = Cleaner(load_table(Path("leads.yaml")), 0.9)
     clean_labelled(Path("data/leadscoring.csv"), Path(folder) / "leads.parquet", cleaner, 0.05, None, f"sqlite:///{folder}/stage.db")
     clean_unlabelled(Path("data/leadscoring_inference.csv"), Path(folder) / "inference.parquet", cleaner)
 
@@ -74,12 +76,16 @@ def compare(source: str, folder: str) -> None:
     import pandas as pd
     from reference import clean as clean_slowly
 
-    from leadscore.database import VIEWS
+    from leadscore.recipe import Cleaner
+    from leadscore.table import load_table
 
     slow = clean_slowly(Path(source), Path("mappings"), Path(folder) / "slow.db")
     slow = slow.sort_values("lead_id", ignore_index=True)
     clean(source, f"{folder}/fast.parquet")
-    fast = pd.read_parquet(f"{folder}/fast.parquet").sort_values("lead_id", ignore_index=True)[[*VIEWS["model_input"]]]
+    table = load_table(Path("leads.yaml"))
+    fast = pd.read_parquet(f"{folder}/fast.parquet").sort_values("lead_id", ignore_index=True)
+    fast = Cleaner(table, 0.9).fit(fast).map(fast).rename(columns={"label": table.sources["label"]})
+    fast = fast[["lead_id", *table.recipe, table.sources["label"]]]
     pd.testing.assert_frame_equal(slow[fast.columns], fast, check_dtype=False)
 
 
@@ -101,14 +107,17 @@ def fit_many(source: str) -> None:
 
     from leadscore.bundle import fit_bundle
     from leadscore.experiment import STUDIED, ModelSpec
-    from leadscore.features import RICH
+    from leadscore.features import list_features
     from leadscore.model import Training
-    from leadscore.recipe import Cleaner, read_mappings
+    from leadscore.recipe import Cleaner
+    from leadscore.table import load_table
 
+    leads, table = pd.read_parquet(source), load_table(Path("leads.yaml"))
     spec = ModelSpec(
-        feature_set="rich", features=RICH, lightgbm=STUDIED, linear_weight=0.3, tuned=False, cv_auc=0.8
+        feature_set="roles", features=list_features(leads, table), lightgbm=STUDIED, linear_weight=0.3, tuned=False,
+        cv_auc=0.8,
     )
-    fit_bundle(pd.read_parquet(source), Training(spec, Cleaner(*read_mappings(Path("mappings")), 0.9), threads=2))
+    fit_bundle(leads, Training(spec, Cleaner(table, 0.9), threads=2))
 
 
 if __name__ == "__main__":

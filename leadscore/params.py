@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Count', 'Share', 'Url', 'Stage', 'STAGES', 'LeadscoreError', 'SchemaError', 'hide_passwords', 'one_line',
            'find_extra', 'library_hint', 'describe_error', 'run_command', 'find_root', 'Base', 'Profile', 'Clean',
-           'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria', 'Mlflow', 'Params', 'load_params', 'notebook_name',
-           'stage_params']
+           'Experiment', 'Train', 'Evaluate', 'Infer', 'Criteria', 'Mlflow', 'Params', 'load_yaml', 'load_params',
+           'notebook_name', 'stage_params']
 
 # %% ../nbs/00_params.ipynb #1c908b4b
 import os
@@ -156,7 +156,7 @@ class Clean(_Section):
 # %% ../nbs/00_params.ipynb #667f51a4
 class Experiment(_Section):
     "Stage experiment: features, weight of the linear part, candidates, folds, Optuna trials, least importance."
-    feature_set: Literal["case_study", "rich"]
+    feature_set: Literal["recipe", "roles"]
     linear_weight: Share
     candidates: Annotated[list[str], Field(min_length=1)]
     folds: Annotated[int, Field(ge=2)]
@@ -250,10 +250,11 @@ class Params(_Section):
     criteria: Criteria
     mlflow: Mlflow
 
-# %% ../nbs/00_params.ipynb #7f39bdbf
+# %% ../nbs/00_params.ipynb #16a00001
 def _describe_fault(fault: dict) -> str:
     "Which key breaks which rule, of what pydantic says about it."
-    key = ".".join(map(str, fault["loc"])) or "the file"
+    places = [place + 1 if isinstance(place, int) else place for place in fault["loc"]]  # as a person counts
+    key = ".".join(map(str, places)) or "the file"
     value = "empty" if fault["input"] is None else repr(fault["input"])
     rules = {
         "extra_forbidden": "unknown key; remove it or fix its spelling",
@@ -264,28 +265,34 @@ def _describe_fault(fault: dict) -> str:
     return f"{key}: {rule}"
 
 
-def load_params(path: Path) -> Params:
-    """Read and check `params.yaml`.
+def load_yaml(path: Path, model: type[BaseModel], fix: str) -> BaseModel:
+    """Read a YAML file as a pydantic model.
 
     Raises
     ------
     LeadscoreError
-        File missing, not valid YAML, a key unknown, missing or ill-typed; the message names the first.
+        File missing (`fix` says what to do), not valid YAML, a key unknown, missing or ill-typed; the message names the
+        first.
     """
     try:
-        params = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+        said = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise LeadscoreError(f"{path}: {error.strerror}; run this in the repo's root") from None
+        raise LeadscoreError(f"{path}: {error.strerror}; {fix}") from None
     except DuplicateKeyError as error:
         key, line = error.problem.split('"')[1], error.problem_mark.line + 1
         raise LeadscoreError(f"{path}: not valid YAML: '{key}' appears twice, again in line {line}; keep one") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise LeadscoreError(f"{path}: not valid YAML: {one_line(error)}; fix it") from None
     try:
-        return Params.model_validate(params)
+        return model.model_validate(said)
     except ValidationError as error:
         first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         raise LeadscoreError(f"{path}: {_describe_fault(first)}") from None
+
+# %% ../nbs/00_params.ipynb #7f39bdbf
+def load_params(path: Path) -> Params:
+    "Read and check `params.yaml`; errors as `load_yaml`."
+    return load_yaml(path, Params, "run this in the repo's root")
 
 # %% ../nbs/00_params.ipynb #377f7da4
 Stage = Literal["profile", "clean", "experiment", "train", "evaluate", "infer"]

@@ -45,7 +45,7 @@ def run(*command: str, cwd: Path, ok: bool = True, **variables: str) -> subproce
     return done
 
 
-def copy_repo(folder: Path, n_labelled: int = 400, n_unlabelled: int = 100) -> Path:
+def copy_repo(folder: Path, n_labelled: int = 700, n_unlabelled: int = 100) -> Path:
     "The working tree's tracked and new files as a Git repo of its own, with few leads and a small experiment."
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout.splitlines()
     for name in listed:
@@ -102,7 +102,8 @@ def work(repo, tmp_path):
     "What a stage needs, without Git and DVC, to be spoilt."
     for name in ("data", "leadscore", "mappings", "nbs", "outputs", "metrics"):
         shutil.copytree(repo / name, tmp_path / name)
-    shutil.copyfile(repo / "params.yaml", tmp_path / "params.yaml")
+    for name in ("leads.yaml", "params.yaml"):
+        shutil.copyfile(repo / name, tmp_path / name)
     return tmp_path
 
 

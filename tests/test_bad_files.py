@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import fails
+import yaml
+from conftest import ROOT, fails
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,15 +24,18 @@ from leadscore.cli import main
 from leadscore.params import Infer, LeadscoreError, one_line
 from leadscore.bundle import Bundle
 from leadscore.sample import make_leads
-from leadscore.schema import CATEGORIES, CITY, DATE
+from leadscore.table import Dialect, load_table
 from leadscore.lists import score_file
+from leadscore.text import TextFile
 
+TABLE = load_table(ROOT / "leads.yaml")
 SIX = make_leads(6).iloc[:, :-1].astype(object)
 LEADS = [[str(cell) for cell in row] for row in SIX.where(SIX.notna(), "").to_numpy()]
 HEADER = list(make_leads(6).columns[:-1])
+BLANKS = " \t\xa0\u202f"
 NASTY = [
     "", " ", "nan", "None", "inf", "-inf", "-1", "1.5", "1e3", "1e308", "0.9999999999999999999", "99999999", "٣",
-    "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1", "0\x1f", "\xa01",
+    "0x10", "True", "1_000", "2", "=1+1", "@x", "\t1", "0\x1f", "\xa01", "1\u202f", "\t \xa0",
     "2021-02-30 00:00:00", "2021-07-01T00:00:00+05:30", "2021-07-01 00:00:00Z", "9999-12-31 00:00:00",
     "1666-01-01 00:00:00", "1999-12-31 23:59:59", "now",
     "2021-07-01 00:00", "a\nb", 'a"b', "a,b", "'); drop table leads; --", "x" * 100_000, "é", "\ufeff", "\u202e",
@@ -58,16 +62,17 @@ def scoring(repo, tmp_path_factory):
 
 def is_bad(column: str, cell: str) -> bool:
     "The schema's rules once more, by Python's own types."
-    if column == DATE:
+    cell = cell.strip(BLANKS)
+    if column == "created_date":
         try:
             written_well = re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", cell, re.ASCII)
             return not written_well or not 2000 <= datetime.strptime(cell, "%Y-%m-%d %H:%M:%S").year < 2100
         except ValueError:
             return True
-    if cell == "" or column in (CITY, *CATEGORIES):
+    if cell == "" or column in TABLE.categories:
         return False
     try:
-        number = Decimal(cell.strip(" \t")) if re.fullmatch(r"[ \t]*[+-]?[0-9.]+[ \t]*", cell) else Decimal("nan")
+        number = Decimal(cell) if re.fullmatch(r"[+-]?[0-9.]+", cell) else Decimal("nan")
     except InvalidOperation:
         return True
     return not number.is_finite() or number not in ((0, 1) if column == "referred_lead" else range(1_000_001))
@@ -75,6 +80,7 @@ def is_bad(column: str, cell: str) -> bool:
 
 def find_stray(dates: list[str]) -> list[bool]:
     "Which of a few dates stand alone, more than 24 months from all others, of which at least three stand together."
+    dates = [date.strip(BLANKS) for date in dates]
     written = [re.match(r"20\d\d-(0[1-9]|1[0-2])", date, re.ASCII) for date in dates]
     months = [12 * int(date[:4]) + int(date[5:7]) if well else None for date, well in zip(dates, written)]
     groups = []
@@ -121,7 +127,7 @@ def test_cells(request, scoring):
             return
         tried["scored"] += 1
         assert scores["lead_id"].astype(str).tolist() == [lead[""] for lead in leads]
-        stray = find_stray([lead[DATE] for lead in leads])
+        stray = find_stray([lead["created_date"] for lead in leads])
         spoilt = [any(is_bad(column, cell) for column, cell in lead.items() if column) for lead in leads]
         bad = [far or wrong for far, wrong in zip(stray, spoilt)]
         assert scores["probability"].isna().tolist() == bad
@@ -160,11 +166,11 @@ def test_bytes(request, scoring):
         tried["refused" if isinstance(scores, str) else "scored"] += 1
         if isinstance(scores, str):
             return
-        assert content[-1:] in b"\r\n"
-        rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if any(row)]
+        read = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = [row for row in read if any(cell.strip(BLANKS) for cell in row)]
         place = rows[0].index("")
         found = scores["lead_id"].astype(str).tolist()
-        assert found == [row[place] for row in rows[1:]]
+        assert found == [row[place].strip(BLANKS) for row in rows[1:]]
         untouched = set(good.decode().splitlines()) & set(content.decode("utf-8-sig").splitlines())
         kept = {",".join(row) for row in LEADS if row[0] in found}
         assert {",".join(row) for row in LEADS} & untouched <= kept
@@ -177,15 +183,19 @@ def test_bytes(request, scoring):
 @pytest.mark.parametrize(
     "content, fault",
     [
-        (gzip.compress(write([HEADER, *LEADS])), "gzip"),
-        (gzip.compress(write([HEADER, *LEADS]))[:200], "gzip"),
-        (gzip.compress(b"0" * 10**8), "gzip"),
-        (b"PK\3\4" + b"0" * 100, "zip"),
+        (gzip.compress(write([HEADER, *LEADS]))[:200], "a damaged gzip archive"),
+        (gzip.compress(write([HEADER, *LEADS]))[:-4] + b"0000", "a damaged gzip archive"),
+        (gzip.compress(gzip.compress(write([HEADER, *LEADS]))), "an archive in an archive"),
+        (gzip.compress(b"0" * 10**8), "not a comma-separated UTF-8 file of leads"),
+        (b"PK\3\4" + b"0" * 100, "a damaged workbook"),
+        (b"PAR1" + b"0" * 100, "a damaged Parquet file"),
         (b'{"leads": []}\n', "JSON"),
         (b"<!DOCTYPE html>\n<html></html>\n", "HTML"),
-        (write([HEADER, *LEADS], delimiter=";"), "separated by something else than commas"),
-        (write([HEADER, *LEADS], delimiter="\t"), "separated by something else than commas"),
-        (write([HEADER, *LEADS])[:-40], "line 7, the last, has no line break, so the file may be cut off"),
+        (write([HEADER, *LEADS], delimiter=";"), 'declare dialect: {delimiter: ";"} in leads.yaml'),
+        (write([HEADER, *LEADS], delimiter="\t"), r'declare dialect: {delimiter: "\t"} in leads.yaml'),
+        (write([HEADER, *LEADS]).decode().encode("utf-16"), "declare dialect: {encoding: utf-16} in leads.yaml"),
+        (write([HEADER, *LEADS])[:-40], "Row #7: Expected 45 columns, got"),
+        (write([HEADER, *LEADS])[:-1] + b'"', "whatsapp_chat_click in row 7 has swallowed"),
         (write([HEADER * 2, *(row * 2 for row in LEADS)]), "column '', 'created_date'"),
         (b"", "an empty file"),
     ],
@@ -194,6 +204,74 @@ def test_bytes(request, scoring):
 def test_other_files(scoring, content, fault):
     assert fault in scoring(content)
     assert fault in scoring(content, "leads.csv.gz")  # whatever its name promises
+
+
+def pack(kind: str, path: Path) -> bytes:
+    "Six leads in a file of a kind."
+    if kind == "parquet":
+        pd.DataFrame(LEADS, columns=HEADER).to_parquet(path)
+    elif kind == "xlsx":
+        pytest.importorskip("python_calamine")
+        pd.DataFrame(LEADS, columns=HEADER).to_excel(path, index=False, engine="xlsxwriter")
+    else:
+        path.write_bytes(gzip.compress(write([HEADER, *LEADS])))
+    return path.read_bytes()
+
+
+def read_rows(path: Path, dialect: Dialect = Dialect()) -> list[list[str]]:
+    pieces = TextFile(path, TABLE.model_copy(update={"dialect": dialect}), False).read_text()
+    return [list(map(str, row.values())) for piece in pieces for row in piece.to_pylist()]
+
+
+def test_a_cut_costs_at_most_the_end_of_the_last_cell(tmp_path):
+    "Or whole lines: nobody can see that in a CSV."
+    content, refused = write([HEADER, *LEADS], quoting=csv.QUOTE_ALL), 0
+    (tmp_path / "leads.csv").write_bytes(content)
+    whole = read_rows(tmp_path / "leads.csv")
+    start = content.index(b"\n") + 1
+    for end in range(start, len(content)):
+        (tmp_path / "leads.csv").write_bytes(content[:end])
+        try:
+            rows = read_rows(tmp_path / "leads.csv")
+        except LeadscoreError:
+            refused += 1
+            continue
+        assert rows == whole[: content[start:end].count(b"\n") + (content[end - 1 : end] != b"\n")]
+    assert refused > 0.9 * (len(content) - start)
+    assert len(whole) == 6
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "parquet", "xlsx"])
+def test_each_cut_of_a_packed_file_is_seen(tmp_path, kind):
+    path = tmp_path / f"leads.{kind}"
+    content = pack(kind, path)
+    assert [row[0] for row in read_rows(path)] == [row[0] for row in LEADS]
+    for end in [*range(1, len(content), max(1, len(content) // 300)), len(content) - 1]:
+        path.write_bytes(content[:end])
+        with pytest.raises(LeadscoreError):
+            read_rows(path)
+
+
+def test_packed_leads_are_scored_as_others(scoring):
+    content = write([HEADER, *LEADS])
+    pd.testing.assert_frame_equal(scoring(gzip.compress(content)), scoring(content))
+    pd.testing.assert_frame_equal(scoring(content[:-1]), scoring(content))  # as Google Sheets ends a file
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [*({"delimiter": delimiter} for delimiter in ";\t|"), {"encoding": "windows-1252"}, {"encoding": "utf-16"}],
+    ids=str,
+)
+def test_a_dialect_is_declared_as_advised(tmp_path, declared):
+    dialect, path = Dialect(**declared), tmp_path / "leads.csv"
+    rows = [[*row[: HEADER.index("city_mapped")], "münchen", *row[HEADER.index("city_mapped") + 1 :]] for row in LEADS]
+    path.write_bytes(write([HEADER, *rows], delimiter=dialect.delimiter).decode().encode(dialect.encoding))
+    with pytest.raises(LeadscoreError) as refused:
+        read_rows(path)
+    advised = re.search(r"declare dialect: (\{.*\}) in leads.yaml", str(refused.value))[1]
+    assert yaml.safe_load(advised) == declared
+    assert {row[2] for row in read_rows(path, dialect=dialect)} == {"münchen"}
 
 
 def test_many_unseen_levels_are_refused(repo, tmp_path):

@@ -25,7 +25,7 @@ SERVE = "mlflow models serve --model-uri models:/leadscore@champion --env-manage
 NOT_RUN = {  # `make` is not in it: what it would run is printed instead
     "pip install .": "tests/test_installs.py",
     "pip install '.[scale]'": "tests/test_installs.py",
-    "leadscore champion --revert": "takes a second champion: nbs/20_champion.ipynb",
+    "leadscore champion --revert": "takes a second champion: nbs/22_champion.ipynb",
     SERVE: "a server",
 }
 STAND_INS = {"dvc exp run -S": "dvc exp run --queue -S"}  # it takes minutes; tests/test_pipeline.py runs one

@@ -62,7 +62,7 @@ def test_renamed_levels_stop_infer(work):
 
 def test_leads_sorted_by_label_stop_training(work):
     path = work / "outputs/clean/leads.parquet"
-    pd.read_parquet(path).sort_values("app_complete_flag", kind="stable").to_parquet(path, index=False)
+    pd.read_parquet(path).sort_values("label", kind="stable").to_parquet(path, index=False)
     before = (work / "outputs/train/model/meta.json").read_bytes()
     message = fails("python", "-m", "leadscore.stage", "train", cwd=work)
     assert "leak: order in the file alone tells the label" in message and "train.max_auc" in message
@@ -83,9 +83,9 @@ def test_score_carries_columns_along(work):
 
 def test_score_refuses_a_model_that_is_incomplete_or_old(work):
     score = ["leadscore", "score", "data/leadscoring_inference.csv", "-o", "scored.csv", *MODEL]
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 4', '"schema_version": 0')
-    assert "schema version 0, this code reads 4; train again" in fails(*score, cwd=work)
-    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 4')
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 5', '"schema_version": 0')
+    assert "schema version 0, this code reads 5; train again" in fails(*score, cwd=work)
+    edit(work / "outputs/train/model/meta.json", '"schema_version": 0', '"schema_version": 5')
     (work / "outputs/train/model/cleaner.json").unlink()
     assert "outputs/train/model: model bundle without cleaner.json" in fails(*score, cwd=work)
     assert not (work / "scored.csv").exists()

@@ -125,6 +125,16 @@ def test_scale_alone_scores_a_folder_on_a_cluster(repo, tmp_path):
     assert sorted(path.name for path in (tmp_path / "lists").iterdir()) == ["a.csv", "b.csv"]
 
 
+def test_excel_alone_reads_a_workbook(repo, tmp_path):
+    leads = pd.read_csv(repo / "data/leadscoring_inference.csv").rename(columns={"Unnamed: 0": ""})
+    leads.to_excel(tmp_path / "leads.xlsx", index=False)
+    bin = install(repo, tmp_path, ".", *LOCKED)
+    refused = call(bin, "leadscore", "check", "leads.xlsx", cwd=tmp_path, exit_code=1).stderr
+    assert refused == "leadscore: python_calamine is not installed here; pip install '.[excel]' in the repo\n"
+    bin = install(repo, tmp_path, ".[excel]", "--resolution", "lowest-direct")
+    assert "100 leads" in call(bin, "leadscore", "check", "leads.xlsx", cwd=tmp_path).stdout
+
+
 def test_setup_in_a_copied_folder_runs_the_code_of_the_copy(repo, tmp_path):
     first, copy = tmp_path / "first", tmp_path / "the copy"
     shutil.copytree(repo, first, ignore=shutil.ignore_patterns(".git", ".dvc", "mlruns", "outputs", "reports"))

@@ -18,9 +18,9 @@ import pytest
 from conftest import REAL, ROOT, environment, fails, run
 
 from leadscore.clean import clean_labelled
-from leadscore.recipe import Cleaner, read_mappings
+from leadscore.recipe import Cleaner
 from leadscore.sample import make_leads
-from leadscore.schema import LABEL
+from leadscore.table import load_table
 from leadscore.text import list_files
 
 MAIN = "import sys; from leadscore.cli import main; sys.exit(main())"
@@ -75,7 +75,7 @@ def alone(folder, repo):
 
 
 def clean(source: Path, target: Path) -> tuple[Cleaner, dict]:
-    cleaner = Cleaner(*read_mappings(ROOT / "mappings"), 0.9)
+    cleaner = Cleaner(load_table(ROOT / "leads.yaml"), 0.9)
     return cleaner, clean_labelled(source, target, cleaner, 0.05).counts
 
 
@@ -101,7 +101,7 @@ def test_a_folder_is_scored_as_one_file(folder, repo, alone):
 
 
 def test_a_number_in_two_files_is_refused(repo, tmp_path):
-    split(make_leads(80).assign(**{"": [*range(79), 5]}).drop(columns=LABEL), tmp_path / "twice")
+    split(make_leads(80).assign(**{"": [*range(79), 5]}).drop(columns="app_complete_flag"), tmp_path / "twice")
     model = ("--model", "outputs/train/model")
     message = fails("leadscore", "score", str(tmp_path / "twice"), "-o", str(tmp_path / "none"), *model, cwd=repo)
     assert message.endswith("twice: lead ID '5' appears in part-0.csv and part-7.csv; give each lead its own")

@@ -127,12 +127,15 @@ TRIED = {
     "base.holdout_days": "tests/test_week_one.py::test_a_short_history_is_said_before_it_costs_minutes",
     "base.id_column": "tests/test_week_one.py::test_the_lead_id_column_has_one_source",
     "clean.max_rejected": "tests/test_messages.py::test_bad_leads_are_let_through_as_advised",
+    "dialect: {delimiter": "tests/test_bad_files.py::test_a_dialect_is_declared_as_advised",
+    "dialect: {encoding": "tests/test_bad_files.py::test_a_dialect_is_declared_as_advised",
     "dvc checkout": "tests/test_messages.py::test_what_is_gone_comes_back_as_advised",
     "dvc repro": "tests/test_messages.py::test_what_is_gone_comes_back_as_advised",
-    "experiment.candidates": "nbs/10_experiment.ipynb",
-    "experiment.min_relevance": "nbs/10_experiment.ipynb",
+    "experiment.candidates": "nbs/12_experiment.ipynb",
+    "experiment.min_relevance": "nbs/12_experiment.ipynb",
     "infer.max_unseen": "tests/test_messages.py::test_unseen_levels_are_let_through_as_advised",
     "leadscore bundle": "tests/test_week_one.py::test_settings_have_one_source",
+    "leadscore champion": "tests/test_no_signal.py::test_the_commands_say_why_there_is_no_champion",
     "leadscore score": "tests/test_messages.py::test_unseen_levels_are_let_through_as_advised",
     "leadscore register": "tests/test_torture.py::test_without_mlflow_the_pipeline_goes_on",
     "make repro": "tests/conftest.py::repo",
@@ -145,7 +148,7 @@ WORDS = {"clean.db_url", "dvc add"}  # where it happened
 ADVICE = (
     r"(?<![\w-])--[a-z][a-z-]+"
     r"|(?<![\w/.])(?:base|profile|clean|experiment|train|evaluate|infer|criteria|mlflow)\.[a-z_]+\b"
-    r"|dvc \w+|leadscore (?:score|check|data|bundle|register|champion|verify)\b"
+    r"|dialect: \{\w+|dvc \w+|leadscore (?:score|check|data|bundle|register|champion|verify)\b"
     r"|make (?:repro|data|mlflow)|pip install|[A-Z]+_[A-Z_]+[A-Z]"
 )
 
@@ -195,7 +198,9 @@ def test_bad_leads_are_let_through_as_advised(work):
 
 def test_a_true_column_is_let_through_as_advised(work):
     path = work / "outputs/clean/leads.parquet"
-    pd.read_parquet(path).sort_values("app_complete_flag", kind="stable").to_parquet(path, index=False)
+    leads = pd.read_parquet(path)
+    place = leads["label"].where(leads.index >= 10, 0.5)  # in the middle; else the AUC would be 1
+    leads.iloc[place.argsort(kind="stable")].to_parquet(path, index=False)
     assert "train.max_auc" in run("python", "-m", "leadscore.stage", "train", cwd=work, ok=False).stderr
     set_param(work, "train", "max_auc", 1.0)
     run("python", "-m", "leadscore.stage", "train", cwd=work)

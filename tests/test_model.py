@@ -13,9 +13,11 @@ from leadscore.measure import bootstrap, measure
 from leadscore.model import LinearPart, calibrate, fit_calibration
 from leadscore.params import find_root
 from leadscore.read import validate_leads
-from leadscore.recipe import Cleaner, read_mappings
+from leadscore.recipe import Cleaner
 from leadscore.sample import make_leads
+from leadscore.table import load_table
 
+TABLE = load_table(find_root() / "leads.yaml")
 PLATFORM, MEDIUM, SOURCE, COURSES = "platform", "medium", "source", "courses"
 SINGLE = {PLATFORM: 1.0, MEDIUM: 1.0, SOURCE: 1.0, COURSES: 1.0, "referred": 1.0, "city": 0.4}
 PAIRS = [(PLATFORM, MEDIUM), (PLATFORM, SOURCE), (MEDIUM, SOURCE), (COURSES, PLATFORM), (COURSES, MEDIUM)]
@@ -27,20 +29,25 @@ ROUNDED = 0.5e-6  # weights, knots and calibration are kept with six digits
 @pytest.fixture(scope="module")
 def leads():
     "Cleaned sample leads, in the order of their dates."
-    typed, _ = validate_leads(make_leads(4000).rename(columns={"": "lead_id"}))
-    cleaner = Cleaner(*read_mappings(find_root() / "mappings"), coverage=0.9).fit(typed)
-    return cleaner.transform(typed)
+    typed, _ = validate_leads(make_leads(4000).rename(columns={"": "lead_id"}), TABLE)
+    return Cleaner(TABLE, coverage=0.9).transform(typed)
 
 
-def write_cells(leads):
+def find_ends(numbers):
+    "Values that stand for themselves, one lead in 300 or more, and deciles: ends of the ranges of a number."
+    shares = numbers.value_counts(normalize=True)
+    return np.union1d(shares.index[shares >= 1 / 300], numbers.quantile(np.arange(1, 10) / 10))
+
+
+def write_cells(leads, ends):
     "One text per lead and column, and the days since the first of January 2021."
     table = pd.DataFrame({"city": leads["city_mapped"]})
     for name in (PLATFORM, MEDIUM, SOURCE):
         column = "first_platform_c" if name == PLATFORM else f"first_utm_{name}_c"
         table[name] = leads[column]
-    table[COURSES] = leads["total_leads_droppped"].clip(upper=6)
+    table[COURSES] = np.searchsorted(ends, leads["total_leads_droppped"])
     table["referred"] = leads["referred_lead"]
-    days = (leads["created_date"] - pd.Timestamp("2021-01-01")) / pd.Timedelta(days=1)
+    days = (leads["created"] - pd.Timestamp("2021-01-01")) / pd.Timedelta(days=1)
     return table.astype(object).fillna("none").astype(str), days.to_numpy()
 
 
@@ -54,7 +61,8 @@ def encode_plainly(train, test):
     effects = [((name,), False, freedom) for name, freedom in SINGLE.items()]
     effects += [(pair, False, 0.5) for pair in PAIRS]
     effects += [(columns, True, 0.4) for columns in DRIFTING]
-    tables, days = zip(write_cells(train), write_cells(test))
+    ends = find_ends(train["total_leads_droppped"])
+    tables, days = zip(write_cells(train, ends), write_cells(test, ends))
     knots = np.linspace(days[0].min(), days[0].max(), int(np.ptp(days[0]) / STRETCH) + 1)
     ramps = [np.clip((day[:, None] - knots[:-1]) / np.diff(knots), 0, 1) for day in days]
     blocks = [], []
@@ -77,8 +85,8 @@ def test_linear_part_is_a_plain_logistic_regression(leads):
     """
     train, test = leads.head(3000), leads.tail(1000)
     rows, later_rows, n_stretches = encode_plainly(train, test)
-    plain = LogisticRegression(C=1.0, tol=1e-3, max_iter=100).fit(rows, train["app_complete_flag"])
-    linear = LinearPart().fit(train)
+    plain = LogisticRegression(C=1.0, tol=1e-3, max_iter=100).fit(rows, train["label"])
+    linear = LinearPart().fit(train, TABLE)
     drifts = [effect["weights"] for effect in linear.effects if effect["drift"]]
     steepest = sum(np.abs(list(weights.values())).max() for weights in drifts)
     tolerance = ROUNDED * (1 + 11 + 5 * n_stretches) + 2 * ROUNDED / STRETCH * steepest + 1e-8

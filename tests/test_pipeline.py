@@ -1,4 +1,4 @@
-"""The whole way on 500 sample leads: what a user gets from `dvc repro`."""
+"""The whole way on 800 sample leads: what a user gets from `dvc repro`."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def test_every_lead_has_one_score(repo):
 
 def test_leads_are_counted_through_the_stages(repo):
     clean = read(repo, "clean")
-    assert clean["leads_in"] == 400
+    assert clean["leads_in"] == 700
     assert clean["leads_in"] - clean["rejected"] - clean["duplicates"] == clean["leads_out"]
     assert clean["to_score_in"] == clean["to_score_out"] == read(repo, "infer")["leads_out"] == 100
     for stage in ("experiment", "train", "evaluate"):
@@ -51,7 +51,7 @@ def test_metrics_stand_beside_the_recipe(repo):
     metrics = read(repo, "evaluate")
     names = {"accuracy", "auc", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier", "ece"}
     names |= {"lift_10", "capture_20"}
-    for model in ("leadscore", "recipe", "plain", "rates"):
+    for model in ("leadscore", "recipe", "plain", "rates", "odoo"):
         assert set(metrics["folds"][model]) == set(metrics["forward"][model]) == set(metrics["holdout"][model]) == names
         measured = [*metrics["folds"][model].values(), *metrics["forward"][model].values()]
         assert all(set(value) == {"mean", "sd"} for value in measured)
@@ -100,7 +100,7 @@ def test_mlflow_holds_the_runs(repo, client):
     assert "data_sha256" in stages["train"].data.tags and stages["train"].data.params["folds"] == "3"
     assert stages["evaluate"].data.metrics["forward_pooled/leadscore.auc"] > 0.5
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == stages["experiment"].info.run_id]
-    candidates = [f"{part}: {name}" for part in ("all", "relevant", "rich") for name in ("lightgbm", "lr")]
+    candidates = [f"{part}: {name}" for part in ("all", "relevant", "roles") for name in ("lightgbm", "lr")]
     tuned = ["tune: lightgbm", "tune: lightgbm_tuned"]
     assert sorted(run.info.run_name for run in nested) == sorted([*candidates, *tuned])
     assert all({"accuracy", "auc", "f1", "kappa", "mcc"} <= set(run.data.metrics) for run in nested)

@@ -15,10 +15,12 @@ from leadscore.audit import cross_fit_baselines
 from leadscore.model import Training
 from leadscore.params import STAGES, load_params, notebook_name, stage_params
 from leadscore.read import load_leads
-from leadscore.recipe import Cleaner, read_mappings
+from leadscore.recipe import Cleaner
 from leadscore.sample import make_leads, measure_facts, write_sample
-from leadscore.schema import LABEL
+from leadscore.schema import ID, LABEL
+from leadscore.table import load_table
 
+TABLE = load_table(ROOT / "leads.yaml")
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 
 
@@ -88,7 +90,7 @@ def test_the_lock_names_no_host():
 
 def cross_validate_recipe(leads: pd.DataFrame) -> tuple[float, float]:
     "AUC and accuracy of the case study's recipe over ten folds, as published."
-    cleaner = Cleaner(*read_mappings(ROOT / "mappings"), coverage=0.9).fit(leads)
+    cleaner = Cleaner(TABLE, coverage=0.9).fit(leads)
     cleaned = cleaner.transform(leads)
     folds = pd.DataFrame({LABEL: cleaned[LABEL], "fold": 0, "logit": 0.0, "probability": 0.5})
     for fold, (_, test) in enumerate(StratifiedKFold(10, shuffle=True, random_state=42).split(cleaned, cleaned[LABEL])):
@@ -101,20 +103,22 @@ def cross_validate_recipe(leads: pd.DataFrame) -> tuple[float, float]:
 
 def test_the_recipe_on_sample_and_real_leads_is_as_published(tmp_path):
     write_sample(tmp_path / "data")
-    sample, _ = load_leads(tmp_path / "data/leadscoring.csv")
+    sample, _ = load_leads(tmp_path / "data/leadscoring.csv", TABLE)
     auc, _ = cross_validate_recipe(sample)
     assert abs(auc - 0.8220) < 0.02
     if REAL.is_dir():
-        auc, accuracy = cross_validate_recipe(load_leads(REAL / "leadscoring.csv")[0])
+        auc, accuracy = cross_validate_recipe(load_leads(REAL / "leadscoring.csv", TABLE)[0])
         assert (round(auc, 3), round(accuracy, 3)) == (0.822, 0.743)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real leads are not at hand")
 def test_facts_are_those_of_the_real_leads():
-    leads, _ = load_leads(REAL / "leadscoring.csv")
-    to_score, _ = load_leads(REAL / "leadscoring_inference.csv", labelled=False)
-    tiers, _ = read_mappings(ROOT / "mappings")
-    facts = measure_facts(leads.drop(columns="fault"), to_score.drop(columns="fault"), tiers)
+    leads, _ = load_leads(REAL / "leadscoring.csv", TABLE)
+    to_score, _ = load_leads(REAL / "leadscoring_inference.csv", TABLE, labelled=False)
+    names = {key: name for key, name in TABLE.sources.items() if key != ID}
+    frames = [frame.drop(columns="fault").rename(columns=names) for frame in (leads, to_score)]
+    tiers = pd.Series(TABLE.grouped["city_mapped"].groups).astype(float)
+    facts = measure_facts(*frames, tiers)
     stored = json.loads((ROOT / "leadscore/facts.json").read_text())
     assert json.loads(json.dumps(facts), parse_float=lambda number: round(float(number), 6)) == stored
 

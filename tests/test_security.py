@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, fails, run
 
 from leadscore.params import LeadscoreError, load_params
-from leadscore.recipe import read_mappings
+from leadscore.table import load_table
 from leadscore.read import load_leads
 from leadscore.bundle import Bundle
 from leadscore.receipt import verify_receipt
@@ -45,8 +45,9 @@ class Malicious:
 RECEIPT = "outputs/infer/scored_leads_receipt.json"
 READERS = {
     "outputs/train/model": lambda work: Bundle.load(work / "outputs/train/model"),
-    "data/leadscoring.csv": lambda work: load_leads(work / "data/leadscoring.csv"),
-    "mappings": lambda work: read_mappings(work / "mappings"),
+    "data/leadscoring.csv": lambda work: load_leads(work / "data/leadscoring.csv", load_table(work / "leads.yaml")),
+    "mappings": lambda work: load_table(work / "leads.yaml"),
+    "leads.yaml": lambda work: load_table(work / "leads.yaml"),
     "params.yaml": lambda work: load_params(work / "params.yaml"),
     RECEIPT: lambda work: verify_receipt(work / RECEIPT),
     "outputs/infer/scored_leads.csv": lambda work: verify_receipt(work / RECEIPT),

@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # one site, on
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-KINDS = ["index", "use/calls", "use/compare", "pipeline", "reports/04_evaluate", "nbs/09_features", "nbs/study"]
-KINDS += ["api/11_model", "cards/model", "decisions"]
+KINDS = ["index", "use/calls", "use/compare", "pipeline", "reports/04_evaluate", "nbs/11_features", "nbs/study"]
+KINDS += ["api/13_model", "cards/model", "decisions"]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_stage_page_shows_its_figures(page, repo, site, stage):
 
 
 def test_api_entry_leads_to_its_notebook(page, site):
-    page.goto(f"{site}api/13_measure.html")
+    page.goto(f"{site}api/15_measure.html")
     entry = page.locator("dl.py", has=page.locator("[id='leadscore.measure.curve_decision']"))
     text = entry.inner_text()
     assert "probabilities: dict[str, ndarray]" in text and "threshold, one column per model" in text
@@ -164,7 +164,7 @@ def test_api_entry_leads_to_its_notebook(page, site):
     assert "----" not in text
     entry.get_by_text("[source]").click()
     page.locator("#curves h2").wait_for()
-    assert page.url.endswith("/nbs/13_measure.html#curves")
+    assert page.url.endswith("/nbs/15_measure.html#curves")
 
 
 def test_search_finds_a_function(page, site):
@@ -176,7 +176,7 @@ def test_search_finds_a_function(page, site):
     found.wait_for()
     found.click()
     page.locator("[id='leadscore.audit.backtest']").wait_for()
-    assert page.url.split("#")[0] == f"{site}api/14_audit.html"
+    assert page.url.split("#")[0] == f"{site}api/16_audit.html"
 
 
 def test_dark_mode_stays(page, site):
@@ -303,7 +303,7 @@ def test_profile_report(page, serve, work):
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     run("python", "-c", code.replace("html = False", "html = True"), cwd=work, MPLBACKEND="agg")
     page.goto(f"{serve(work / 'reports')}profile.html")
-    assert page.title().startswith("400 labelled leads, 2021-07-01 to ")
+    assert page.title().startswith("700 labelled leads, 2021-07-01 to ")
     assert page.get_by_text("Number of observations").first.is_visible()
     for column in ("lead_id", "first_platform_c", "app_complete_flag"):
         assert page.get_by_role("link", name=column, exact=True).first.is_visible()

@@ -9,33 +9,32 @@ from conftest import ROOT
 from leadscore.bundle import Bundle, fit_bundle
 from leadscore.clean import clean_labelled, clean_unlabelled
 from leadscore.experiment import ModelSpec
-from leadscore.features import RICH
+from leadscore.features import list_features
 from leadscore.lists import Scoring, score_file
 from leadscore.measure import measure
 from leadscore.model import Training
 from leadscore.params import Infer
 from leadscore.receipt import verify_receipt, write_receipt
-from leadscore.recipe import Cleaner, read_mappings
+from leadscore.recipe import Cleaner
 from leadscore.sample import write_sample
 from leadscore.schema import ID, LABEL
 from leadscore.score import score_leads
-
-SPEC = ModelSpec(
-    feature_set="rich", features=RICH, lightgbm={"n_estimators": 20, "num_leaves": 7}, linear_weight=0.5, tuned=False,
-    cv_auc=0.7,
-)  # fmt: skip
-
+from leadscore.table import load_table
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     "Leads, cleaned leads and a model."
     folder = tmp_path_factory.mktemp("stages")
     write_sample(folder, 300, 60)
-    cleaner = Cleaner(*read_mappings(ROOT / "mappings"), coverage=0.9)
+    cleaner = Cleaner(load_table(ROOT / "leads.yaml"), coverage=0.9)
     clean_labelled(folder / "leadscoring.csv", folder / "leads.parquet", cleaner, max_rejected=0.05)
     clean_unlabelled(folder / "leadscoring_inference.csv", folder / "inference.parquet", cleaner)
     leads = pd.read_parquet(folder / "leads.parquet")
-    bundle, oof = fit_bundle(leads, Training(SPEC, cleaner, folds=3))
+    features, trees = list_features(leads, cleaner.table), {"n_estimators": 20, "num_leaves": 7}
+    spec = ModelSpec(
+        feature_set="roles", features=features, lightgbm=trees, linear_weight=0.5, tuned=False, cv_auc=0.7
+    )
+    bundle, oof = fit_bundle(leads, Training(spec, cleaner, folds=3))
     replace(bundle, rules=Infer()).save(folder / "model")
     oof.to_parquet(folder / "oof.parquet")
     return folder

@@ -1,6 +1,6 @@
 """The house style, held: ruff over all code, and how a library notebook is built.
 
-`pytest tests/test_style.py -k 09_features` looks at one.
+`pytest tests/test_style.py -k 11_features` looks at one.
 """
 
 import ast

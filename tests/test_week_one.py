@@ -189,15 +189,15 @@ def test_the_database_is_checked_against_what_dvc_holds(own, tmp_path):
     (own / "outputs/leads.db").unlink()
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=own).stdout
     filled = "the database is filled with this run's leads"
-    assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 400
-    assert filled in run("leadscore", "register", cwd=own, LEADSCORE_DB_URL=there).stdout and count(there) == 400
+    assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 700
+    assert filled in run("leadscore", "register", cwd=own, LEADSCORE_DB_URL=there).stdout and count(there) == 700
     assert filled not in run("leadscore", "register", cwd=own, LEADSCORE_DB_URL=there).stdout
     make_leads(300).to_csv(own / "data/leadscoring.csv", index=False)  # a run of other leads leaves its tables
     run("python", "-m", "leadscore.stage", "clean", cwd=own)
     assert count(here) == 300
     run("git", "checkout", "--quiet", "--", "metrics", cwd=own)
     run("dvc", "checkout", "--quiet", "--force", cwd=own)
-    assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 400
+    assert filled in run("leadscore", "register", cwd=own).stdout and count(here) == 700
     nowhere = f"sqlite:///{tmp_path}/none/../other.db/leads.db"
     message = fails("leadscore", "register", cwd=own, LEADSCORE_DB_URL=nowhere)
     assert "fix it, or LEADSCORE_DB_URL" in message
@@ -246,7 +246,7 @@ def test_a_date_far_from_all_others_is_a_rejected_cell(work, leads, year):
     run("python", "-m", "leadscore.stage", "clean", cwd=work)
     rejected = pd.read_csv(work / "outputs/clean/rejected.csv")
     assert rejected[["row", "column"]].to_numpy().tolist() == [[9, "created_date"]]
-    assert pd.read_parquet(work / "outputs/clean/leads.parquet")["created_date"].dt.year.isin([2021, 2022]).all()
+    assert pd.read_parquet(work / "outputs/clean/leads.parquet")["created"].dt.year.isin([2021, 2022]).all()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real leads are not at hand")
@@ -272,7 +272,7 @@ def test_dates_as_other_tools_write_them_are_named(work, form):
     assert "created_date" in fails("python", "-m", "leadscore.stage", "clean", cwd=work)
     labelled.drop(columns=LABEL).to_csv(work / "leads.csv", index=False)
     done = run("leadscore", "score", "leads.csv", "-o", "scored.csv", *MODEL, cwd=work)
-    assert "400 lead(s) without a score" in done.stderr and ", ".join(map(repr, cells)) in done.stderr
+    assert "700 lead(s) without a score" in done.stderr and ", ".join(map(repr, cells)) in done.stderr
 
 
 def test_a_reader_that_goes_early_ends_it_quietly(work, leads):
