@@ -231,6 +231,7 @@ def fit_bundle(leads: pd.DataFrame, training: Training, data_hash: str = "") -> 
     blend = Blend.fit(leads, training)
     oof = cross_fit(leads, training)
     cleaner = training.cleaner.refit(leads)
+    cleaner.table = cleaner.table.narrow(blend.list_columns())
     mapped = cleaner.map(leads)
     others = {column: float((mapped[column] == "others").mean()) for column in cleaner.levels}
     is_predicted = oof["probability"] >= training.threshold

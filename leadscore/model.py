@@ -339,6 +339,14 @@ class Blend:
             base += self.weight * start
         return shares, base
 
+    def list_columns(self) -> set[str]:
+        "Columns of cleaned leads that the model reads."
+        names = self.recipe.table.groupNames if self.recipe else {}
+        groups = {group: category for category, group in names.items()}
+        columns = {name_column(name, groups) for name in self.encoder.features}
+        effects = self.linear.effects if self.linear else []
+        return columns.union(*(effect["columns"] for effect in effects))
+
     def _encode(self, leads: pd.DataFrame) -> np.ndarray:
         return self.encoder.transform(self.recipe.map(leads) if self.recipe else leads)
 

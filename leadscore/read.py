@@ -106,7 +106,8 @@ class LeadFile(TextFile):
         piece, rejected = type_piece(text, self.table, self.labelled, self.name)
         rejected["row"] += self.typed + 2
         dates = piece.column(DATE).cast(pyarrow.timestamp("s"))
-        gaps = {self.columns[name]: text.column(name).null_count for name in text.schema.names if name != ID}
+        names = {**self.table.sources, **self.columns}
+        gaps = {names[name]: text.column(name).null_count for name in text.schema.names if name != ID}
         self.rejected.append(rejected)
         self.ids.append(piece.column(ID))
         self.dates.append(dates.to_numpy(False))

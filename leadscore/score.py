@@ -31,7 +31,8 @@ def check_input_features(leads: pd.DataFrame, bundle: Bundle) -> None:
 def count_unseen(leads: pd.DataFrame, bundle: Bundle) -> pd.DataFrame:
     "Leads with an unseen level and with `others`, one row per column."
     counts, mapped = {}, bundle.cleaner.map(leads)
-    for column in bundle.cleaner.levels:
+    optional = bundle.cleaner.table.optional
+    for column in [column for column in bundle.cleaner.levels if column not in optional]:
         levels = leads[column].dropna()
         is_seen = levels.isin(bundle.cleaner.seen[column])
         is_other = mapped[column] == "others"

@@ -6,6 +6,7 @@
 __all__ = ['Role', 'ASIDE', 'Constraints', 'Field', 'Dialect', 'Fields', 'Table', 'load_table', 'describe_table']
 
 # %% ../nbs/03_table.ipynb #b396282c
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Optional
@@ -90,6 +91,9 @@ class Field(_Strict):
             raise ValueError(f"{foreign[0]!r} says nothing about a field of role {self.role!r}; remove it")
         if self.role == "count" and not (self.group or self.groups):
             raise ValueError("a count without a group; add group, or groups")
+        both = sorted({*self.trueValues} & {*self.falseValues})
+        if both:
+            raise ValueError(f"{both[0]!r} is a true value and a false one; remove it from one")
         owners = {ID: "id", DATE: "created", LABEL: "label", "fault": None}
         if self.role not in (owners.get(self.name, self.role), *ASIDE):
             raise ValueError("a reserved name; rename the column")
@@ -237,12 +241,15 @@ class Table(Fields):
         first number with each.
     groupNames : dict
         Category with groups -> what the recipe calls its group.
+    optional : list of str
+        Of a model's table: columns that it does not read, which a file to be scored may lack.
     """
 
     dialect: Dialect = Dialect()
     otherFields: Literal["refuse", "ignore"] = "refuse"
     pairs: list[list[str]] | None = None
     groupNames: dict[str, str] = {}
+    optional: list[str] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -263,6 +270,9 @@ class Table(Fields):
                 raise ValueError(f"{len(self.select(role))} fields of role {role!r}; there must be one")
         if not self.features:
             raise ValueError("no field that a score could use; give one the role category, number, flag or count")
+        clash = sorted({*self.sums, *self.groupNames.values()} & {ID, DATE, LABEL, "fault", *names})
+        if clash:
+            raise ValueError(f"group {clash[0]!r} has the name of a column; give it another")
         unknown = [name for pair in self.pairs or [] for name in pair if name not in [*self.categories, *self.numbers]]
         if unknown:
             raise ValueError(f"pairs: {unknown[0]!r} is no category, number or flag of the table; remove it")
@@ -273,8 +283,14 @@ class Table(Fields):
         "Features of the recipe: groups, numbers, sums, and categories without groups."
         return [*self.groupNames.values(), *self.numbers, *self.sums, *self.plain]
 
+    def narrow(self, read: Iterable[str]) -> "Table":
+        "The table of a model that reads these columns of cleaned leads: the others are optional."
+        fields = self.select("category", "number", "flag", "count")
+        unread = [field.name for field in fields if (field.group or field.name) not in {*read}]
+        return Table.model_validate({**self.model_dump(exclude_defaults=True), "optional": unread})
+
 # %% ../nbs/03_table.ipynb #c223272c
-def _read_groups(path: Path, columns: Optional[list[str]] = None) -> pd.Series:
+def _read_groups(path: Path) -> pd.Series:
     "A CSV file of two columns, level and group."
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -336,7 +352,7 @@ def load_table(path: Path) -> Table:
         stands twice or not at all; a level or field without a group.
     """
     path = Path(path)
-    table = load_yaml(path, Table, "name the folder of leads.yaml")
+    table = load_yaml(path, Table, "write one, or run this where it lies")
     return _resolve(table, path.parent)
 
 # %% ../nbs/03_table.ipynb #7e3dfe01

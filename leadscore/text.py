@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['has_label', 'tidy', 'to_plain', 'find_breaks', 'name_rows', 'to_numbers', 'tidy_ids', 'join_ids', 'has_repeats',
            'check_ids', 'check_exact', 'check_names', 'check_header', 'count_filled', 'find_open', 'check_lines',
-           'TextFile', 'TEXT', 'find_leads', 'list_files']
+           'choose_columns', 'TextFile', 'TEXT', 'find_leads', 'list_files']
 
 # %% ../nbs/06_text.ipynb #7e470003
 import re
@@ -209,6 +209,21 @@ def check_lines(path: Path, lines: int, read: int, swallowed: list[tuple[str, in
     if lines != read:
         raise SchemaError(f"{path}: {lines} lines, but {read} were read; save it as CSV UTF-8 again")
 
+# %% ../nbs/06_text.ipynb #16d00002
+def choose_columns(
+    names: list[str], path: Path, table: Table, labelled: bool, id_column: str, carry: Optional[Sequence[str]]
+) -> dict[str, str]:
+    "Check the header of a file: typed column -> column of the file, the lead ID first, without optional ones it lacks."
+    sources = {key: table.sources[key] for key in table.columns(labelled)}
+    columns = {ID: id_column, **sources, **{name: name for name in carry or []}}
+    columns = {key: name for key, name in columns.items() if name in names or name not in table.optional}
+    aside = {field.name for field in table.select(*ASIDE, "label")}
+    if table.otherFields == "ignore":
+        aside = {*names}
+    wanted = [name for name in names if name in columns.values() or name not in aside]
+    check_header(wanted, [*columns.values()], path, carry is not None)
+    return columns
+
 # %% ../nbs/06_text.ipynb #7e47000a
 class TextFile:
     """A file of leads as text: CSV, packed CSV, Parquet or workbook.
@@ -247,8 +262,8 @@ class TextFile:
         names = next(batches)
         if self.labelled is None:
             self.labelled = self.table.sources[LABEL] in names
-        self.columns = self._name_columns()
-        check_header(self._leave_aside(names), [*self.columns.values()], self.path, self.carry is not None)
+        chosen = (self.labelled, self.id_column, self.carry)
+        self.columns = choose_columns(names, self.path, self.table, *chosen)
         self.breaks = sum(count_lines(name.encode()) for name in names)
         for batch in batches:
             yield from self._take_filled(batch)
@@ -265,15 +280,6 @@ class TextFile:
         self.counter = self.last = None
         self.text_ids = []
 
-    def _name_columns(self) -> dict[str, str]:
-        sources = {key: self.table.sources[key] for key in self.table.columns(self.labelled)}
-        return {ID: self.id_column, **sources, **{name: name for name in self.carry or []}}
-
-    def _leave_aside(self, names: list[str]) -> list[str]:
-        aside = {field.name for field in self.table.select(*ASIDE, "label")}
-        aside = {*names} if self.table.otherFields == "ignore" else aside
-        return [name for name in names if name in self.columns.values() or name not in aside]
-
     def _open(self) -> LineCounter:
         self.counter = LineCounter(open_bytes(self.path), self.dialect.encoding)  # Arrow closes it
         return self.counter
@@ -283,6 +289,8 @@ class TextFile:
         keys, carried = [*self.columns], self.carry or []  # which stays as it is
         tidied = [cells if key in carried else tidy(cells, self.dialect) for key, cells in zip(keys[1:], columns)]
         piece = pyarrow.record_batch([tidy_ids(numbers, self.dialect), *tidied], names=keys)
+        for name in [name for name in self.table.columns(self.labelled) if name not in keys]:  # optional ones
+            piece = piece.append_column(name, pyarrow.array([None] * len(piece), TEXT))
         self.text_ids.append(piece.column(ID))
         if self.counter:
             breaks, rows = find_breaks(batch, self.dialect.delimiter)
@@ -297,5 +305,5 @@ class TextFile:
     def _take_none(self) -> pyarrow.RecordBatch:
         if self.labelled:
             raise SchemaError(f"{self.path}: a header but no leads; add some")
-        types = {**dict.fromkeys(self.columns, TEXT), ID: pyarrow.string()}
+        types = {**dict.fromkeys([*self.columns, *self.table.columns(self.labelled)], TEXT), ID: pyarrow.string()}
         return pyarrow.RecordBatch.from_pylist([], pyarrow.schema(types))

@@ -13,7 +13,7 @@ from leadscore.features import list_features
 from leadscore.lists import Scoring, score_file
 from leadscore.measure import measure
 from leadscore.model import Training
-from leadscore.params import Infer
+from leadscore.params import Infer, SchemaError
 from leadscore.receipt import verify_receipt, write_receipt
 from leadscore.recipe import Cleaner
 from leadscore.sample import write_sample
@@ -58,6 +58,19 @@ def test_a_file_and_its_cleaned_leads_get_the_same_scores(folder):
     pd.testing.assert_frame_equal(scores, cleaned, check_dtype=False)
     assert scores[ID].tolist() == pd.read_csv(folder / "leadscoring_inference.csv").iloc[:, 0].tolist()
     assert sorted(scores["rank"]) == list(range(1, 61))
+
+
+def test_scoring_asks_only_for_the_columns_that_the_model_reads(folder):
+    raw = pd.read_csv(folder / "leadscoring_inference.csv").rename(columns={"Unnamed: 0": ""})
+    clicks = Bundle.load(folder / "model").cleaner.table.optional
+    assert len(clicks) == 37
+    raw.drop(columns=clicks).to_csv(folder / "few.csv", index=False)
+    for name in ("leadscoring_inference", "few"):
+        score_file(folder / f"{name}.csv", folder / f"{name}_scored.csv", folder / "model")
+    assert (folder / "few_scored.csv").read_bytes() == (folder / "leadscoring_inference_scored.csv").read_bytes()
+    raw.drop(columns="city_mapped").to_csv(folder / "no_city.csv", index=False)
+    with pytest.raises(SchemaError, match="column missing: 'city_mapped'; add it"):
+        score_file(folder / "no_city.csv", folder / "no_city_scored.csv", folder / "model")
 
 
 def test_the_list_is_verified(folder):
