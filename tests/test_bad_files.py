@@ -65,8 +65,9 @@ def is_bad(column: str, cell: str) -> bool:
     cell = cell.strip(BLANKS)
     if column == "created_date":
         try:
-            written_well = re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", cell, re.ASCII)
-            return not written_well or not 2000 <= datetime.strptime(cell, "%Y-%m-%d %H:%M:%S").year < 2100
+            iso = r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)([.,]\d+)?(Z|[+-]\d\d:?\d\d)?"
+            written_well = re.fullmatch(iso, cell, re.ASCII)
+            return not written_well or not 2000 <= datetime.strptime(cell[:10], "%Y-%m-%d").year < 2100
         except ValueError:
             return True
     if cell == "" or column in TABLE.categories:

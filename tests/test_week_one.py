@@ -255,7 +255,17 @@ def test_no_date_of_the_real_leads_is_far(work):
         assert ", 0 with a bad cell" in run("leadscore", "check", str(REAL / name), cwd=work).stdout
 
 
-FORMS = ["%Y-%m-%dT%H:%M:%S.000+0000", "%Y-%m-%d %H:%M:%S.0000000", "%m/%d/%Y %H:%M", "%d.%m.%Y"]
+ISO = ["%Y-%m-%dT%H:%M:%S.000+0000", "%Y-%m-%d %H:%M:%S.0000000", "%Y-%m-%dT%H:%M:%SZ"]
+FORMS = ["%m/%d/%Y %H:%M", "%d.%m.%Y"]
+
+
+@pytest.mark.parametrize("form", ISO)
+def test_dates_by_iso_8601_are_read(work, leads, form):
+    leads.to_csv(work / "plain.csv", index=False)
+    dates = pd.to_datetime(leads["created_date"]).dt.strftime(form)
+    leads.assign(created_date=dates).to_csv(work / "iso.csv", index=False)
+    plain, iso = (score(work, f"{name}.csv", work / f"{name}_scored.csv")[0] for name in ("plain", "iso"))
+    assert iso.equals(plain) and iso["score"].notna().all()
 
 
 @pytest.mark.slow
