@@ -20,7 +20,7 @@ FENCE = re.compile(r"^( *)(```+|~~~+)([^\n`]*)\n(.*?)^\1\2", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 CRON = re.compile(r"^([\d*][\d*,/-]* +){5}")
 SHELL, PYTHON = {"", "bash", "sh", "shell"}, {"python"}
-NO_CODE = {"{toctree}", "{include}", "{literalinclude}", "{raw}", "ini"}  # ini: the units of systemd
+NO_CODE = {"yaml", "{toctree}", "{include}", "{literalinclude}", "{raw}", "ini"}  # ini: the units of systemd
 SERVE = "mlflow models serve --model-uri models:/leadscore@champion --env-manager local --host 127.0.0.1 --port 5001"
 NOT_RUN = {  # `make` is not in it: what it would run is printed instead
     "pip install .": "tests/test_installs.py",

@@ -36,8 +36,15 @@ def imports(bin, names, cwd):
     call(bin, "python", "-c", f"import {names}", cwd=cwd)
 
 
+def take_table(repo, folder):
+    "What `leadscore check` reads: leads.yaml and its tables of groups."
+    shutil.copyfile(repo / "leads.yaml", folder / "leads.yaml")
+    shutil.copytree(repo / "mappings", folder / "mappings")
+
+
 def score_and_check(bin, repo, folder):
     "Score the sample into `scored.csv`, check it, and a file with a cell that can't be read."
+    take_table(repo, folder)
     call(bin, "leadscore", "score", repo / "data/leadscoring_inference.csv", "-o", "scored.csv",
          "--model", repo / "outputs/train/model", cwd=folder)  # fmt: skip
     call(bin, "leadscore", "check", repo / "data/leadscoring.csv", cwd=folder)
@@ -128,6 +135,7 @@ def test_scale_alone_scores_a_folder_on_a_cluster(repo, tmp_path):
 def test_excel_alone_reads_a_workbook(repo, tmp_path):
     leads = pd.read_csv(repo / "data/leadscoring_inference.csv").rename(columns={"Unnamed: 0": ""})
     leads.to_excel(tmp_path / "leads.xlsx", index=False)
+    take_table(repo, tmp_path)
     bin = install(repo, tmp_path, ".", *LOCKED)
     refused = call(bin, "leadscore", "check", "leads.xlsx", cwd=tmp_path, exit_code=1).stderr
     assert refused == "leadscore: python_calamine is not installed here; pip install '.[excel]' in the repo\n"

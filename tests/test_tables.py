@@ -21,7 +21,7 @@ from leadscore.params import STAGES, Infer, SchemaError, notebook_name
 from leadscore.recipe import Cleaner
 from leadscore.sample import make_leads
 from leadscore.schema import LABEL
-from leadscore.table import load_table
+from leadscore.table import Table, load_table
 
 SALES = """
 dialect: {delimiter: ";", decimalChar: ",", encoding: windows-1252}
@@ -86,6 +86,12 @@ def model(sales):
     bundle, oof = fit_bundle(leads, Training(spec, cleaner, folds=3))
     replace(bundle, rules=Infer()).save(sales / "model")
     return bundle, oof
+
+
+def test_the_guides_table_is_valid():
+    [code] = re.findall(r"```yaml\n(dialect.*?)```", (ROOT / "docs/use/leads.md").read_text(), re.DOTALL)
+    table = Table.model_validate(yaml.safe_load(code))
+    assert {field.role for field in table.fields} >= {"id", "created", "label", "category", "number", "flag", "count"}
 
 
 def test_no_file_of_ours_knows_a_column_by_name():
