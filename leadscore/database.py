@@ -107,12 +107,11 @@ def create_view(connection: "Connection", name: str, columns: dict[str, str]) ->
 def list_views(table: Table) -> dict[str, dict[str, str]]:
     "View -> column, by the file's name -> table that holds it."
     first, label = [ID, table.sources[DATE]], table.sources[LABEL]
-    plain = [name for name in table.categories if name not in table.grouped]
     rest = [*table.numbers, *table.counts, label]
     groups = dict.fromkeys(table.groupNames.values(), "interactions_mapped")
-    mapped = dict.fromkeys(plain, "interactions_mapped")
+    mapped = dict.fromkeys(table.plain, "interactions_mapped")
     return {
-        "city_tier_mapped": {**dict.fromkeys([*first, *plain, *rest], "loaded_data"), **groups},
+        "city_tier_mapped": {**dict.fromkeys([*first, *table.plain, *rest], "loaded_data"), **groups},
         "categorical_variables_mapped": {
             **dict.fromkeys(first, "loaded_data"), **mapped, **dict.fromkeys(rest, "loaded_data"), **groups,
         },

@@ -327,9 +327,7 @@ class Blend:
     def explain(self, leads: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         "What each column of the file adds to each lead's log-odds, and the base; they sum to `predict`."
         shap = explain_booster(self.booster, self._encode(leads))
-        names = self.recipe.table.groupNames if self.recipe else {}
-        groups = {group: category for category, group in names.items()}
-        owners = [name_column(name, groups) for name in self.encoder.features]
+        owners = self._list_owners()
         by_feature = pd.DataFrame(shap[:, :-1], leads.index, owners)
         shares = by_feature.T.groupby(level=0, sort=False).sum().T * (1 - self.weight)
         base = (1 - self.weight) * float(shap[0, -1])
@@ -341,11 +339,13 @@ class Blend:
 
     def list_columns(self) -> set[str]:
         "Columns of cleaned leads that the model reads."
+        effects = self.linear.effects if self.linear else []
+        return {*self._list_owners()}.union(*(effect["columns"] for effect in effects))
+
+    def _list_owners(self) -> list[str]:
         names = self.recipe.table.groupNames if self.recipe else {}
         groups = {group: category for category, group in names.items()}
-        columns = {name_column(name, groups) for name in self.encoder.features}
-        effects = self.linear.effects if self.linear else []
-        return columns.union(*(effect["columns"] for effect in effects))
+        return [name_column(name, groups) for name in self.encoder.features]
 
     def _encode(self, leads: pd.DataFrame) -> np.ndarray:
         return self.encoder.transform(self.recipe.map(leads) if self.recipe else leads)
